@@ -1,0 +1,268 @@
+"""The BPF instruction set as data: RFC 9669 and what Linux added to it (release given where it is after 5.1).
+
+An instruction is eight bytes: ``u8 opcode``, two 4-bit registers, ``s16 off``, ``s32 imm``. The low three
+bits of the opcode are its class. ALU and jump classes split the rest into a source bit (K: the immediate,
+X: a register) and a 4-bit operation; load and store classes into a width and a mode.
+
+The dictionaries here name every operation as the DSL spells it (``Add``, ``JEq``); the op objects are made
+from them, and so is ``forms()``, the table of every instruction, from which the decoder, the DSL source of
+an instruction and the tests come. It is built on first use, since assembling does not need it.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Classes, bits 0-2.
+LD, LDX, ST, STX, ALU, JMP, JMP32, ALU64 = range(8)
+
+# Source of the second operand, bit 3 of ALU and jump opcodes.
+K, X = 0x00, 0x08
+
+# Widths in bytes → bits 3-4 of load and store opcodes.
+WIDTHS = {1: 0x10, 2: 0x08, 4: 0x00, 8: 0x18}
+WIDTH_NAMES = {1: "B", 2: "H", 4: "W", 8: "DW"}
+
+# Modes, bits 5-7 of load and store opcodes.
+IMM, MEM, MEMSX, ATOMIC = 0x00, 0x60, 0x80, 0xC0
+
+# Operations of both ALU classes, with an immediate or a register as the second operand.
+ALU_OPS = {
+    "Add": 0x00,
+    "Sub": 0x10,
+    "Mul": 0x20,
+    "Div": 0x30,
+    "Or": 0x40,
+    "And": 0x50,
+    "Lsh": 0x60,
+    "Rsh": 0x70,
+    "Mod": 0x90,
+    "Xor": 0xA0,
+    "Mov": 0xB0,
+    "Arsh": 0xC0,
+}
+NEG, END = 0x80, 0xD0
+SHIFTS = (0x60, 0x70, 0xC0)
+
+# The same opcode with off = 1 (Linux 6.6).
+SIGNED_OPS = {"SDiv": 0x30, "SMod": 0x90}
+SIGNED_OFF = 1
+
+# Sign-extending moves (Linux 6.6): off is the width in bits of what is extended.
+MOV_SIGNED_BITS = {ALU: (8, 16), ALU64: (8, 16, 32)}
+
+# Byte swaps: what to_le and to_be do depends on the machine's byte order, bswap (Linux 6.6) always swaps.
+# imm is the width in bits.
+SWAPS = {"to_le": ALU | END | K, "to_be": ALU | END | X, "bswap": ALU64 | END | K}
+SWAP_BITS = (16, 32, 64)
+
+# Conditional jumps of both jump classes.
+JUMP_OPS = {
+    "JEq": 0x10,
+    "JGt": 0x20,
+    "JGe": 0x30,
+    "JSet": 0x40,
+    "JNe": 0x50,
+    "JSGt": 0x60,
+    "JSGe": 0x70,
+    "JLt": 0xA0,
+    "JLe": 0xB0,
+    "JSLt": 0xC0,
+    "JSLe": 0xD0,
+}
+JA = JMP | 0x00
+GOTOL = JMP32 | 0x00  # Linux 6.6: a 32-bit distance in imm
+CALL = JMP | 0x80
+EXIT = JMP | 0x90
+MAY_GOTO = JMP | 0xE0  # Linux 6.9
+
+# What a call's src field says about its imm.
+CALL_HELPER, CALL_SUB, CALL_KFUNC = range(3)
+
+# imm of an atomic read-modify-write, on 4 or 8 bytes. FETCH brings the old value into src. Linux 5.12 has
+# them all, before it there is only a plain add.
+ATOMIC_WIDTHS = (4, 8)
+ATOMIC_OPS = {"atomic_add": 0x00, "atomic_or": 0x40, "atomic_and": 0x50, "atomic_xor": 0xA0}
+FETCH = 0x01
+XCHG, CMPXCHG = 0xE0 | FETCH, 0xF0 | FETCH
+# Ordered load and store of 1, 2, 4 or 8 bytes (Linux 6.15).
+LOAD_ACQUIRE, STORE_RELEASE = 0x100, 0x110
+
+# The one instruction of two slots. Its 64-bit imm lies in both; src says what the value is.
+LD_IMM64 = LD | IMM | 0x18
+(
+    VALUE,  # the constant itself
+    MAP_FD,  # low half: a map's fd → the map's address
+    MAP_VALUE,  # low half: a map's fd, high half: offset into its value → that address
+    BTF_ID,  # low half: id of a VAR or FUNC, high half: fd of its module's BTF, or 0 for vmlinux
+    FUNC,  # low half: distance to a subprogram, as in a call → its address, for callbacks
+    MAP_IDX,  # as MAP_FD and MAP_VALUE with an index into PROG_LOAD's fd_array (Linux 5.14)
+    MAP_IDX_VALUE,
+) = range(7)
+MAP_SOURCES = (MAP_FD, MAP_VALUE)  # those that a map's name can stand in
+
+LAST_REGISTER = 10
+
+S16 = (-(1 << 15), (1 << 15) - 1)
+S32 = (-(1 << 31), (1 << 31) - 1)
+ANY32 = (-(1 << 31), (1 << 32) - 1)
+ANY64 = (-(1 << 63), (1 << 64) - 1)
+
+
+def imm_range(opcode: int) -> tuple[int, int]:
+    """(lowest, highest) immediate that makes sense for an opcode with source K.
+
+    Where the operation works on 32 bits, signed and unsigned spellings mean the same and both are taken;
+    where it works on 64, the immediate is sign-extended and only a signed one says what it does. The kernel
+    refuses shifts by the width and more.
+    """
+    cls = opcode & 0x07
+    if cls in (ALU, ALU64) and opcode & 0xF0 in SHIFTS:
+        return (0, 31) if cls == ALU else (0, 63)
+    if cls in (ALU, JMP32):
+        return ANY32
+    if cls == ST and opcode & 0x18 != WIDTHS[8]:
+        bits = {WIDTHS[1]: 8, WIDTHS[2]: 16, WIDTHS[4]: 32}[opcode & 0x18]
+        return -(1 << bits - 1), (1 << bits) - 1
+    return S32
+
+
+def target_field(opcode: int, src: int) -> str:
+    """The field that a label's distance goes into: "off", "imm", or "" for what has no target."""
+    if opcode == GOTOL or (opcode == CALL and src == CALL_SUB) or (opcode == LD_IMM64 and src == FUNC):
+        return "imm"
+    if opcode in (JA, MAY_GOTO):
+        return "off"
+    return "off" if opcode & 0x07 in (JMP, JMP32) and opcode & 0xF0 in JUMP_OPS.values() else ""
+
+
+class Form:
+    """One shape of instruction: an opcode and, for each field, its only value, or None for an operand.
+
+    ``dsl`` is a format string of the code that makes the instruction. What it names is an operand: dst,
+    src, off, imm, jump (a label or a distance), symbol (a map), lo and hi (the halves of a 64-bit imm);
+    other fields have the value given, or 0. ``hi`` is the one value that the upper half of a 64-bit imm may
+    have, or None.
+    """
+
+    __slots__ = ("dsl", "dst", "hi", "imm", "off", "opcode", "src")
+
+    def __init__(
+        self, opcode: int, dsl: str, *, src: int = 0, off: int = 0, imm: int = 0, hi: int | None = None
+    ) -> None:
+        jump = target_field(opcode, src) if "{jump}" in dsl else ""
+        self.opcode = opcode
+        self.dsl = dsl
+        self.dst = None if "{dst}" in dsl else 0
+        self.src = None if "{src}" in dsl else src
+        self.off = None if "{off}" in dsl or jump == "off" else off
+        self.imm = None if "{imm}" in dsl or jump == "imm" or opcode == LD_IMM64 else imm
+        self.hi = hi
+
+    def __repr__(self) -> str:
+        return f"Form({self.opcode:#04x}, {self.dsl!r})"
+
+    def matches(self, dst: int, src: int, off: int, imm: int) -> bool:
+        """Whether these fields, of an instruction with this opcode, are of this form."""
+        return (
+            (self.dst is None or self.dst == dst)
+            and (self.src is None or self.src == src)
+            and (self.off is None or self.off == off)
+            and (self.imm is None or self.imm == imm)
+            and (self.hi is None or self.hi == imm >> 32)
+        )
+
+
+def forms() -> tuple[Form, ...]:
+    """Every form of every instruction."""
+    return (*_alu(), *_jumps(), *_memory(), *_atomics(), *_ld_imm64())
+
+
+def find_form(opcode: int, dst: int, src: int, off: int, imm: int) -> Form | None:
+    """The form of the instruction with these fields, None when there is none.
+
+    The kernel refuses what has no form: an unknown opcode, a reserved field that is not 0, no such register.
+    ``imm`` is signed; for ld_imm64 it is the 64-bit value of both slots.
+    """
+    if not _by_opcode:
+        for form in forms():
+            _by_opcode.setdefault(form.opcode, []).append(form)
+    if dst > LAST_REGISTER or src > LAST_REGISTER:
+        return None
+    for form in _by_opcode.get(opcode, ()):
+        if form.matches(dst, src, off, imm):
+            return form
+    return None
+
+
+_by_opcode: dict[int, list[Form]] = {}
+
+
+def _alu() -> Iterator[Form]:
+    for cls, suffix in ((ALU64, ""), (ALU, "32")):
+        for table, off in ((ALU_OPS, 0), (SIGNED_OPS, SIGNED_OFF)):
+            for name, code in table.items():
+                yield Form(cls | code | K, name + suffix + ".imm({dst}, {imm})", off=off)
+                yield Form(cls | code | X, name + suffix + ".reg({dst}, {src})", off=off)
+        for bits in MOV_SIGNED_BITS[cls]:
+            dsl = "Mov" + suffix + ".signed({dst}, {src}, " + f"{bits})"
+            yield Form(cls | ALU_OPS["Mov"] | X, dsl, off=bits)
+        yield Form(cls | NEG | K, "Neg" + suffix + "({dst})")
+    for name, code in SWAPS.items():
+        for bits in SWAP_BITS:
+            yield Form(code, name + "({dst}, " + f"{bits})", imm=bits)
+
+
+def _jumps() -> Iterator[Form]:
+    for cls, suffix in ((JMP, ""), (JMP32, "32")):
+        for name, code in JUMP_OPS.items():
+            yield Form(cls | code | K, name + suffix + ".imm({dst}, {imm}, {jump})")
+            yield Form(cls | code | X, name + suffix + ".reg({dst}, {src}, {jump})")
+    yield Form(JA, "Ja({jump})")
+    yield Form(GOTOL, "Gotol({jump})")
+    yield Form(MAY_GOTO, "MayGoto({jump})")
+    yield Form(CALL, "call({imm})", src=CALL_HELPER)
+    yield Form(CALL, "call_sub({jump})", src=CALL_SUB)
+    yield Form(CALL, "kfunc({imm})", src=CALL_KFUNC)
+    yield Form(CALL, "kfunc({imm}, fd_index={off})", src=CALL_KFUNC)
+    yield Form(EXIT, "exit_()")
+
+
+def _memory() -> Iterator[Form]:
+    for width, bits in WIDTHS.items():
+        size = f"{WIDTH_NAMES[width]})"
+        yield Form(LDX | MEM | bits, "load({dst}, {src}, {off}, " + size)
+        if width < 8:
+            yield Form(LDX | MEMSX | bits, "load_signed({dst}, {src}, {off}, " + size)
+        yield Form(STX | MEM | bits, "store({dst}, {off}, {src}, " + size)
+        yield Form(ST | MEM | bits, "store_imm({dst}, {off}, {imm}, " + size)
+
+
+def _atomics() -> Iterator[Form]:
+    for width, bits in WIDTHS.items():
+        opcode, size = STX | ATOMIC | bits, WIDTH_NAMES[width]
+        operands = "({dst}, {off}, {src}, " + size
+        if width in ATOMIC_WIDTHS:
+            for name, imm in ATOMIC_OPS.items():
+                yield Form(opcode, name + operands + ")", imm=imm)
+                yield Form(opcode, name + operands + ", fetch=True)", imm=imm | FETCH)
+            yield Form(opcode, "atomic_xchg" + operands + ")", imm=XCHG)
+            yield Form(opcode, "atomic_cmpxchg" + operands + ")", imm=CMPXCHG)
+        yield Form(opcode, "load_acquire({dst}, {src}, {off}, " + size + ")", imm=LOAD_ACQUIRE)
+        yield Form(opcode, "store_release" + operands + ")", imm=STORE_RELEASE)
+
+
+def _ld_imm64() -> Iterator[Form]:
+    # The first match is the one that is shown: the form without the optional argument comes first.
+    yield Form(LD_IMM64, "ld_imm64({dst}, {imm})", src=VALUE)
+    yield Form(LD_IMM64, "map_ptr({dst}, {symbol})", src=MAP_FD, hi=0)
+    yield Form(LD_IMM64, "map_value({dst}, {symbol})", src=MAP_VALUE, hi=0)
+    yield Form(LD_IMM64, "map_value({dst}, {symbol}, offset={hi})", src=MAP_VALUE)
+    yield Form(LD_IMM64, "ksym({dst}, {lo})", src=BTF_ID, hi=0)
+    yield Form(LD_IMM64, "ksym({dst}, {lo}, btf_fd={hi})", src=BTF_ID)
+    yield Form(LD_IMM64, "func_ptr({dst}, {jump})", src=FUNC, hi=0)
+    yield Form(LD_IMM64, "map_idx({dst}, {lo})", src=MAP_IDX, hi=0)
+    yield Form(LD_IMM64, "map_idx_value({dst}, {lo})", src=MAP_IDX_VALUE, hi=0)
+    yield Form(LD_IMM64, "map_idx_value({dst}, {lo}, offset={hi})", src=MAP_IDX_VALUE)

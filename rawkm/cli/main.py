@@ -1,0 +1,134 @@
+"""Finds the command, parses its options, runs it, and turns every expected failure into one sentence and an exit status."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+
+from rawkm.cli.output import plain
+from rawkm.errors import NotSupportedError, RawkmError, SyscallError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
+
+    from rawkm.cli.args import Args
+
+# name: one line. Each is a module of this package, NAME_cmd, with OPTIONS, run, DESCRIPTION and EXAMPLES.
+COMMANDS = {
+    "list": "show which functions would be attached, which not, and why not",
+    "count": "count hits per function",
+    "trace": "print one line per hit",
+    "doctor": "tell what this kernel and container allow, with evidence",
+}
+
+DONE, FAILED, USAGE, NOT_SUPPORTED = 0, 1, 2, 3
+
+STATUS_TEXT = "exit status: 0 done, 1 failed, 2 wrong usage, 3 this kernel or container cannot do it"
+
+
+def run(argv: Sequence[str]) -> int:
+    """The exit status of ``rawkm argv...``."""
+    # Until everything is attached nothing becomes garbage: looking for it would only take time.
+    gc.disable()
+    name, rest = _split(list(argv))
+    if name is None:
+        return _overview(rest)
+    module = _module(name)
+    if module is None:
+        return _complain(f"there is no command {name!r}; the commands are {', '.join(COMMANDS)}", USAGE)
+    try:
+        args = _parse(name, module, rest)
+        from rawkm.syscall import open_kernel
+
+        kernel = open_kernel(explain=sys.stderr if args.explain else None)
+        status: int = module.run(args, kernel)
+        sys.stdout.flush()
+        return status
+    except UsageError as err:
+        return _complain(str(err), USAGE)
+    except NotSupportedError as err:
+        return _complain(str(err), NOT_SUPPORTED)
+    except BrokenPipeError:
+        # Whoever read our output has enough. Keep the interpreter from complaining when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return DONE
+    except (SyscallError, RawkmError) as err:
+        return _complain(str(err), FAILED)
+    except KeyboardInterrupt:
+        return _complain("interrupted", FAILED)
+
+
+def _split(argv: list[str]) -> tuple[str | None, list[str]]:
+    """The command's name, wherever it stands among the options that all commands share, and everything else."""
+    for i, word in enumerate(argv):
+        if not word.startswith("-"):
+            return word, argv[:i] + argv[i + 1 :]
+        if word != "--explain":
+            break
+    return None, argv
+
+
+def _module(name: str) -> ModuleType | None:
+    # importlib would cost a few modules more.
+    return getattr(__import__("rawkm.cli", fromlist=[f"{name}_cmd"]), f"{name}_cmd") if name in COMMANDS else None
+
+
+def _parse(name: str, module: ModuleType, rest: list[str]) -> Args:
+    """What follows a "--" is the user's command, options and all."""
+    from rawkm.cli import args, options
+
+    command: list[str] = []
+    if "--" in rest:
+        cut = rest.index("--")
+        rest, command = rest[:cut], rest[cut + 1 :]
+    known = (*module.OPTIONS, *options.COMMON)
+    positional = None if name == "doctor" else "patterns"
+    values = args.quick(rest, known, positional)
+    if values is None:
+        values = args.full(
+            rest,
+            known,
+            positional,
+            prog=f"rawkm {name}",
+            description=module.DESCRIPTION,
+            epilog=f"{module.EXAMPLES}\n{STATUS_TEXT}",
+        )
+    if command and not getattr(module, "TAKES_COMMAND", False):
+        raise UsageError(f"rawkm {name} takes no command after --")
+    values.command = command
+    return values
+
+
+def _overview(rest: list[str]) -> int:
+    """What ``rawkm`` and ``rawkm --help`` print."""
+    options = [word for word in rest if word != "--explain"]
+    if options and options[0] == "--version":
+        from rawkm import __version__
+
+        print(f"rawkm {__version__}")
+        return DONE
+    if options and options[0] not in ("-h", "--help"):
+        return _complain(f"unknown option {options[0]!r}; see rawkm --help", USAGE)
+    width = max(map(len, COMMANDS))
+    lines = [
+        "usage: rawkm [--explain] COMMAND [options] ...",
+        "",
+        "Traces kernel functions with BPF that Python assembles: no compiler, no headers, no libbpf.",
+        "",
+        *(f"  {name:{width}}  {text}" for name, text in COMMANDS.items()),
+        "",
+        "  rawkm count 'tcp_*' -d 5             which TCP functions ran in five seconds, and how often",
+        "  rawkm trace 'tcp_v4_*' -- curl ...   every call of them that a command makes",
+        "",
+        "rawkm COMMAND --help tells more. --explain shows every system call with its bytes.",
+    ]
+    print("\n".join(lines), file=sys.stdout if options else sys.stderr)
+    return DONE if options else USAGE
+
+
+def _complain(sentence: str, status: int) -> int:
+    print(f"rawkm: {plain(sentence)}", file=sys.stderr)
+    return status

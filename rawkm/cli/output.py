@@ -1,0 +1,48 @@
+"""Text that reaches a terminal or a pipe."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+
+def plain(text: str) -> str:
+    """``text`` without anything that a terminal would act upon: names from the kernel and other processes are not to be trusted."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else _escape(c) for c in text)
+
+
+def _escape(char: str) -> str:
+    code = ord(char)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def comm(raw: bytes) -> str:
+    """A task's name (TASK_COMM_LEN bytes, NUL-padded) as safe text."""
+    return plain(raw.partition(b"\0")[0].decode("utf-8", "backslashreplace"))
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> str:
+    """Columns as wide as their widest cell; those numbered in ``right`` are right-aligned."""
+    body = [list(headings), *([plain(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[i]) for row in body) for i in range(len(headings))]
+    lines = []
+    for row in body:
+        cells = [cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def json_line(values: Mapping[str, object]) -> str:
+    """One line of JSON Lines. ASCII only: what is odd in a name arrives escaped."""
+    from json import dumps
+
+    return dumps(values, separators=(",", ":"))
+
+
+def count_of(number: int, noun: str) -> str:
+    """"1 function", "2 functions", "1,234 recursion misses"."""
+    plural = noun + ("es" if noun.endswith("s") else "s")
+    return f"{number:,} {noun if number == 1 else plural}"

@@ -1,0 +1,56 @@
+"""Saying what a selection of functions leaves out."""
+
+from __future__ import annotations
+
+from rawkm.cli.output import count_of
+from rawkm.errors import RawkmError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rawkm.cli.args import Args
+    from rawkm.syscall.kernel import Kernel
+    from rawkm.targets import Pattern, Rejected, Targets
+
+# How many names a sentence lists.
+_FEW = 4
+
+
+def complain(kernel: Kernel, args: Args, targets: Targets, patterns: list[Pattern]) -> None:
+    """Warns of what is missing, as --missing asks. Raises RawkmError when nothing is left, or for --missing error."""
+    from rawkm.cli.tracing import note
+
+    lost = [r for r in targets.rejected if not r.denied]
+    denied = [r for r in targets.rejected if r.denied]
+    exact = {pattern.name for pattern in patterns if pattern.exact}
+    named = [r for r in denied if r.name in exact]
+    if targets.missing and (args.missing != "ignore" or not targets.ok):
+        from rawkm.targets.reasons import explain_missing
+
+        explain_missing(kernel, targets, patterns)
+    if not targets.ok:
+        raise RawkmError(_nothing(targets))
+    bad = targets.missing + lost
+    if bad and args.missing == "error":
+        raise RawkmError(f"--missing error: {_listed(bad)}")
+    if args.missing == "warn":
+        for text in targets.notes if not targets.certain else ():
+            note(text)
+        if bad:
+            note(f"left out: {_listed(bad)}")
+    if named:
+        note(f"left alone (--unsafe overrides): {_listed(named)}")
+    elif denied:
+        note(f"left alone for safety: {count_of(len(denied), 'function')} (rawkm list shows them, --unsafe overrides)")
+
+
+def _nothing(targets: Targets) -> str:
+    reasons = targets.missing + targets.rejected
+    if not reasons:
+        return "no function matches"
+    return f"no function to attach: {_listed(reasons)}"
+
+
+def _listed(rejected: list[Rejected]) -> str:
+    texts = [f"{r.name} ({r.reason})" for r in rejected[:_FEW]]
+    more = f" and {len(rejected) - _FEW:,} more" if len(rejected) > _FEW else ""
+    return "; ".join(texts) + more

@@ -1,0 +1,215 @@
+"""What `count` and `trace` do alike: from options to an attached session, and the account at the end."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from time import perf_counter
+
+from rawkm.cli import options
+from rawkm.cli.output import count_of, json_line, plain
+from rawkm.errors import RawkmError
+from rawkm.targets import resolve
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rawkm.cli.args import Args
+    from rawkm.command import Command
+    from rawkm.scope import Tree
+    from rawkm.session import Account, Session
+    from rawkm.stops import Stops
+    from rawkm.syscall.kernel import Kernel
+    from rawkm.targets import Pattern, Target, Targets
+
+SCOPE = """\
+With COMMAND, only hits in its process tree count (every thread and descendant), with -p PID those of a living process's tree; without
+either, everybody's. A hit belongs to the task that was running: work in interrupts and softirqs (most of packet reception) runs
+in whatever task it interrupts, so it may be counted for a process that has nothing to do with it, or missed for one that has."""
+
+
+def trace_with(
+    args: Args,
+    kernel: Kernel,
+    make: Callable[[list[Target], Tree | None], Session],
+    follow: Callable[[Session, Stops], None],
+) -> int:
+    """Runs a whole trace. ``make`` makes the session, ``follow`` reads it until something ends it, and once more at the end."""
+    from rawkm.stops import Stops
+
+    options.check_scope(args)
+    patterns = options.patterns(args)
+    deny = options.deny_list(args)
+    _remove(args.ready_file)
+    tree: Tree | None = None
+    command: Command | None = None
+    with Stops(kernel) as stops:
+        try:
+            if args.command and not args.all:
+                tree = _tree(kernel)
+            elif args.pid is not None:
+                tree = _tree(kernel)
+                tree.add(args.pid)
+            start = perf_counter()
+            targets = resolve(kernel, patterns, deny=deny, addresses=args.by == "addrs")
+            resolve_ms = (perf_counter() - start) * 1e3
+            _check(kernel, args, targets, patterns)
+            if args.command:
+                command = _start(args, tree)
+            with make(targets.ok, tree) as session:
+                _interrupted(stops)
+                session.attach(by=args.by)
+                _report_culprits(args, session)
+                stops.watch(seconds=args.duration, command=command, pid=args.pid, fds=getattr(session, "fds", ()))
+                session.activate()
+                _create(args.ready_file)
+                if command is not None:
+                    command.go()
+                gc.enable()
+                follow(session, stops)
+                account = session.finish()
+                if command is not None:
+                    command.end()
+                # What was on its way when the trace ended.
+                follow(session, stops)
+                _account(args, account, resolve_ms, command)
+        finally:
+            if command is not None:
+                command.end()
+            if tree is not None:
+                tree.close()
+    return 0
+
+
+def _tree(kernel: Kernel) -> Tree:
+    from rawkm.scope import Tree
+
+    return Tree(kernel)
+
+
+def _start(args: Args, tree: Tree | None) -> Command:
+    """The command, held until everything is attached; with --json its stdout becomes stderr, for ours is for JSON."""
+    if tree is not None:
+        return tree.start(args.command, stdout_to_stderr=args.json)
+    from rawkm.command import Command
+
+    return Command(args.command, seed=lambda: None, stdout_to_stderr=args.json)
+
+
+def _check(kernel: Kernel, args: Args, targets: Targets, patterns: list[Pattern]) -> None:
+    """Says what will not be traced, and refuses what cannot or shall not go on."""
+    if not targets.ok or targets.missing or targets.rejected or targets.notes:
+        from rawkm.cli.selection import complain
+
+        complain(kernel, args, targets, patterns)
+    if args.max_funcs is not None and len(targets.ok) > args.max_funcs:
+        raise RawkmError(
+            f"{count_of(len(targets.ok), 'function')} would be attached, more than --max-funcs {args.max_funcs}: "
+            "narrow the patterns or raise the limit"
+        )
+
+
+def _report_culprits(args: Args, session: Session) -> None:
+    if not session.culprits:
+        return
+    names = ", ".join(str(culprit) for culprit in session.culprits[:5])
+    more = f" and {len(session.culprits) - 5:,} more" if len(session.culprits) > 5 else ""
+    text = f"the kernel refused {count_of(len(session.culprits), 'function')}: {names}{more}"
+    if args.missing == "error":
+        raise RawkmError(text)
+    if args.missing == "warn":
+        note(text)
+
+
+def _interrupted(stops: Stops) -> None:
+    if stops.signalled:
+        raise RawkmError("interrupted before anything was attached")
+
+
+def note(text: str) -> None:
+    print(f"rawkm: {plain(text)}", file=sys.stderr)
+
+
+# -- the account ---------------------------------------------------------------------------------------------------------------
+
+
+def _account(args: Args, account: Account, resolve_ms: float, command: Command | None) -> None:
+    status = None if command is None else command.status
+    if args.json:
+        summary = {
+            "type": "summary",
+            "backend": account.backend,
+            "attached": account.attached,
+            "hits": account.hits,
+            "dropped": account.dropped,
+            "missed": account.missed,
+            "recursion_misses": account.recursion_misses,
+            "unfollowed": account.unfollowed,
+            "resolve_ms": round(resolve_ms, 3),
+            "attach_ms": round(account.attach_ms, 3),
+            "attach_syscall_ms": round(account.attach_syscall_ms, 3),
+            "detach_ms": round(account.detach_ms, 3),
+            "command_status": status,
+        }
+        print(json_line(summary), flush=True)
+    sys.stdout.flush()
+    note(
+        f"{account.backend}: {count_of(account.attached, 'function')} attached; "
+        f"resolve {resolve_ms:.0f} ms, attach {account.attach_ms:.0f} ms "
+        f"(LINK_CREATE {account.attach_syscall_ms:.0f} ms), detach {account.detach_ms:.0f} ms"
+    )
+    note(
+        f"{count_of(account.hits, 'hit')}, {account.dropped:,} dropped, {_or_unknown(account.missed)} missed, "
+        f"{_or_unknown(account.recursion_misses)} recursion misses{_words(account)}"
+    )
+    if account.dropped:
+        note("dropped: the buffer was full when the hit came; a larger --buffer-size helps")
+    if account.missed:
+        note("missed: the kernel could not call the program for a hit (nested too deep, or out of room for returns)")
+    if account.unfollowed:
+        note(f"{count_of(account.unfollowed, 'child process')} could not be followed: too many at a time")
+    if status:
+        note(f"the command ended with status {status}")
+
+
+def _or_unknown(number: int | None) -> str:
+    return "?" if number is None else f"{number:,}"
+
+
+def _words(account: Account) -> str:
+    """What the recursion misses mean, where there are any."""
+    if not account.recursion_misses:
+        return ""
+    return (
+        " (hits on a CPU that was just running a BPF program or a map operation: mostly tracing's own helpers, "
+        "not counted as hits)"
+    )
+
+
+# -- the ready file ------------------------------------------------------------------------------------------------------------
+
+
+def _remove(path: str | None) -> None:
+    if path is None:
+        return
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    except OSError as err:
+        raise RawkmError(f"the ready file {path} cannot be removed: {err.strerror}") from None
+
+
+def _create(path: str | None) -> None:
+    """All at once: whoever sees the file may start its work."""
+    if path is None:
+        return
+    temporary = f"{path}.{os.getpid()}"
+    try:
+        with open(temporary, "w") as file:
+            file.write(f"{os.getpid()}\n")
+        os.rename(temporary, path)
+    except OSError as err:
+        raise RawkmError(f"the ready file {path} cannot be created: {err.strerror}") from None

@@ -1,0 +1,193 @@
+"""Every exception that rawkm raises on purpose, in one tree.
+
+A message is one clear sentence that says what is wrong and, where somebody can do something about it, what to do.
+"""
+
+from __future__ import annotations
+
+import errno as _errno
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    SrcLoc = tuple[str, int]
+
+__all__ = [
+    "AssembleError",
+    "AttachError",
+    "BTFError",
+    "Culprit",
+    "DisassembleError",
+    "NotSupportedError",
+    "RawkmError",
+    "RingCorrupt",
+    "SchemaError",
+    "SymbolError",
+    "SyscallError",
+    "UsageError",
+    "VerifierError",
+    "errno_name",
+]
+
+# The kernel's internal ENOTSUPP leaks out of bpf(2) (batch operations, TEST_RUN, trampolines) and libc has no name for it.
+_KERNEL_ONLY = {524: "ENOTSUPP"}
+
+
+def errno_name(number: int) -> str:
+    """The symbolic name of an errno ("ESRCH"), 524 ("ENOTSUPP") included; an unknown one as "errno 1234"."""
+    return _errno.errorcode.get(number) or _KERNEL_ONLY.get(number) or f"errno {number}"
+
+
+class RawkmError(Exception):
+    """The root of the tree."""
+
+
+class UsageError(RawkmError, ValueError):
+    """A bad value or combination of arguments, found before any system call was made."""
+
+
+class SyscallError(RawkmError, OSError):
+    """A system call that the kernel refused.
+
+    ``errno``: the number; ``call``: the call's name with its command ("bpf(BPF_LINK_CREATE)"); ``attr``: the bytes that were
+    sent, empty for calls without an attr; ``attr_after``: the same bytes as the kernel left them (a batch that reaches the
+    end of a map fails with its count written back); ``hint``: what usually causes this, or "".
+    """
+
+    def __init__(
+        self, call: str, errno: int, *, attr: bytes = b"", attr_after: bytes = b"", hint: str = ""
+    ) -> None:
+        super().__init__(errno, f"{call}: {errno_name(errno)}")
+        self.errno: int = errno
+        self.call = call
+        self.attr = attr
+        self.attr_after = attr_after or attr
+        self.hint = hint
+
+    def __str__(self) -> str:
+        text = f"{self.call} was refused with {errno_name(self.errno)}"
+        return f"{text}: {self.hint}" if self.hint else text
+
+
+class VerifierError(SyscallError):
+    """PROG_LOAD refused the program. ``str()`` is a summary; ``log`` is the verifier's whole log.
+
+    ``insn_index``: the 8-byte slot that the log's last instruction names, or None; ``src_loc``: (file, line) that made it.
+    """
+
+    def __init__(
+        self,
+        errno: int,
+        *,
+        log: str,
+        attr: bytes = b"",
+        hint: str = "",
+        insn_index: int | None = None,
+        src_loc: SrcLoc | None = None,
+    ) -> None:
+        super().__init__("bpf(BPF_PROG_LOAD)", errno, attr=attr, hint=hint)
+        self.log = log
+        self.insn_index = insn_index
+        self.src_loc = src_loc
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        where = "" if self.src_loc is None else f" (made at {self.src_loc[0]}:{self.src_loc[1]})"
+        at = "" if self.insn_index is None else f" at instruction {self.insn_index}{where}"
+        words = _last_words(self.log)
+        return f"{text}{at}: {words}" if words else f"{text}{at}"
+
+
+def _last_words(log: str) -> str:
+    """The verifier's complaint: its last line that is not a statistic."""
+    for line in reversed(log.splitlines()):
+        line = line.strip()
+        if line and not line.startswith(("processed ", "verification time", "stack depth", "max_states")):
+            return line
+    return ""
+
+
+class Culprit:
+    """One target that could not be attached: its name, the errno that it causes and the reason in words."""
+
+    __slots__ = ("errno", "reason", "target")
+
+    def __init__(self, target: str, errno: int, reason: str) -> None:
+        self.target = target
+        self.errno = errno
+        self.reason = reason
+
+    def __repr__(self) -> str:
+        return f"Culprit({self.target!r}, {errno_name(self.errno)}, {self.reason!r})"
+
+    def __str__(self) -> str:
+        return f"{self.target}: {errno_name(self.errno)}, {self.reason}"
+
+
+class AttachError(SyscallError):
+    """An attach was refused. ``culprits``: the targets that caused it, when they are known."""
+
+    def __init__(
+        self,
+        call: str,
+        errno: int,
+        *,
+        attr: bytes = b"",
+        hint: str = "",
+        backend: str = "",
+        culprits: Sequence[Culprit] = (),
+        tried: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        super().__init__(call, errno, attr=attr, hint=hint)
+        self.backend = backend
+        self.culprits = tuple(culprits)
+        self.tried = tuple(tried)
+
+
+class NotSupportedError(RawkmError):
+    """This kernel or container cannot do it. ``feature``: what; ``evidence``: what was tried and what came back."""
+
+    def __init__(self, feature: str, evidence: str, *, help: str = "") -> None:
+        super().__init__(feature, evidence, help)
+        self.feature = feature
+        self.evidence = evidence
+        self.help = help
+
+    def __str__(self) -> str:
+        text = f"{self.feature}: {self.evidence}"
+        return f"{text}; {self.help}" if self.help else text
+
+
+class _Located(RawkmError):
+    def __init__(self, message: str, *, src_loc: SrcLoc | None = None) -> None:
+        super().__init__(message)
+        self.src_loc = src_loc
+
+    def __str__(self) -> str:
+        message = str(self.args[0])
+        return message if self.src_loc is None else f"{self.src_loc[0]}:{self.src_loc[1]}: {message}"
+
+
+class AssembleError(_Located):
+    """A program that cannot be encoded; ``src_loc`` is the (file, line) that made the offending instruction."""
+
+
+class DisassembleError(_Located):
+    """Bytes that are no instruction, or text that does not parse."""
+
+
+class BTFError(RawkmError):
+    """BTF data that is damaged, or a type or member that is not in it."""
+
+
+class SymbolError(RawkmError):
+    """A function that cannot be traced: missing, ambiguous or not traceable."""
+
+
+class SchemaError(UsageError):
+    """A record declaration that makes no sense, or a record that does not fit it."""
+
+
+class RingCorrupt(RawkmError):
+    """A ring or perf buffer whose positions or headers contradict its size."""

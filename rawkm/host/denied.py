@@ -1,0 +1,51 @@
+"""Why the kernel said EPERM or EACCES: the missing capability by name, or what else forbids it."""
+
+from __future__ import annotations
+
+from rawkm.errors import SyscallError
+from rawkm.host import caps, memlock, sysctl
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rawkm.syscall.kernel import Kernel
+
+
+def explain(kernel: Kernel, purpose: str, *needed: int) -> tuple[str, str]:
+    """(cause, what would help) of an EPERM from a call that takes the capabilities ``needed`` to do ``purpose``."""
+    missing = caps.missing(caps.effective(kernel), *needed)
+    if missing:
+        names = " and ".join(missing)
+        verb = "is" if len(missing) == 1 else "are"
+        return f"{names} {verb} missing, needed to {purpose}", f"run as root, or give {names}"
+    if _in_user_namespace(kernel):
+        return (
+            "this is a user namespace, whose capabilities the kernel does not accept for tracing",
+            "run in the initial user namespace",
+        )
+    if _seccomp(kernel):
+        return "a seccomp filter forbids bpf(2)", "run the container with a seccomp profile that allows bpf and perf_event_open"
+    level = sysctl.lockdown(kernel)
+    if level not in (None, "none"):
+        return f"the kernel is locked down ({level})", "lockdown can only be lifted at boot"
+    limit = memlock.limited(kernel)
+    if limit is not None:
+        return (
+            f"RLIMIT_MEMLOCK is {limit} bytes, and kernels before 5.11 charge maps and programs to it",
+            "raise it (ulimit -l unlimited) or give CAP_SYS_RESOURCE",
+        )
+    return "the kernel does not say why, and no capability is missing (a security module may forbid it)", ""
+
+
+def _in_user_namespace(kernel: Kernel) -> bool:
+    """The initial namespace maps every id to itself."""
+    try:
+        return kernel.read_file("/proc/self/uid_map").split() != [b"0", b"0", b"4294967295"]
+    except SyscallError:
+        return False
+
+
+def _seccomp(kernel: Kernel) -> bool:
+    for line in kernel.read_file("/proc/self/status").splitlines():
+        if line.startswith(b"Seccomp:"):
+            return line.split()[1] == b"2"
+    return False

@@ -1,0 +1,1 @@
+"""Ways to attach a program, one module per kind of link."""

@@ -1,0 +1,167 @@
+"""BPF programs: the specification, an inert value, and the loaded program, which owns an fd."""
+
+from __future__ import annotations
+
+from errno import EAGAIN, ENOSPC
+
+from rawkm.asm import encode, locate, map_refs
+from rawkm.errors import SyscallError, UsageError, VerifierError
+from rawkm.handle import Handle
+from rawkm.host import memlock
+from rawkm.maps import Map, MapSpec
+from rawkm.uapi import packed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rawkm.asm import Item
+    from rawkm.syscall.kernel import Kernel, Value
+
+LICENSE = "Dual MIT/GPL"
+
+# The verifier gives up with EAGAIN when a signal is pending; libbpf and cilium/ebpf try five times, too.
+_TRIES = 5
+_LOG_FIRST = 1 << 16
+_LOG_LAST = (1 << 32) - 1 >> 2  # kernel/bpf/log.c, bpf_verifier_log_attr_valid
+
+
+class ProgramSpec:
+    """A program to be. ``type``: a ProgType; ``attach_type``: the AttachType it will be attached as, which many types fix at load.
+
+    ``insns``: instructions and labels; the maps they name by MapSpec are created at load. ``license``: as the kernel reads it;
+    most tracing helpers want one that is GPL-compatible.
+    """
+
+    __slots__ = ("attach_type", "flags", "insns", "license", "name", "type")
+
+    def __init__(
+        self,
+        name: str,
+        type: int,
+        *,
+        insns: Sequence[Item],
+        attach_type: int = 0,
+        license: str = LICENSE,
+        flags: int = 0,
+    ) -> None:
+        if len(name) > 15 or not all(c.isascii() and (c.isalnum() or c in "_.") for c in name):
+            raise UsageError(f"a program cannot be named {name!r}: at most 15 of A-Z a-z 0-9 _ .")
+        self.name = name
+        self.type = type
+        self.attach_type = attach_type
+        self.insns = tuple(insns)
+        self.license = license
+        self.flags = flags
+
+    def __repr__(self) -> str:
+        return f"ProgramSpec({self.name!r}, {self.type}, attach_type={self.attach_type}, {len(self.insns)} items)"
+
+    def load(self, kernel: Kernel, maps: Mapping[str, Map] | None = None) -> Program:
+        """BPF_PROG_LOAD. ``maps``: live maps by name; the others that the program names are created and owned by the program.
+
+        Raises VerifierError with the whole log when the verifier refuses, SyscallError for everything else (EPERM without CAP_BPF
+        and CAP_PERFMON), AssembleError for a program that cannot be encoded.
+        """
+        maps = dict(maps or {})
+        owned: list[Map] = []
+        try:
+            for ref in map_refs(self.insns):
+                if isinstance(ref, MapSpec) and ref.name not in maps:
+                    maps[ref.name] = ref.create(kernel)
+                    owned.append(maps[ref.name])
+            code = encode(self.insns, maps={name: m.fd for name, m in maps.items()})
+            fd = self._load(kernel, code)
+        except BaseException:
+            for m in owned:
+                m.close()
+            raise
+        return Program(kernel, fd, self, maps, owned)
+
+    def _load(self, kernel: Kernel, code: bytes) -> int:
+        values: dict[str, Value] = {
+            "prog_type": self.type,
+            "insn_cnt": len(code) // 8,
+            "insns": code,
+            "license": self.license,
+            "prog_flags": self.flags,
+            "prog_name": self.name.encode(),
+            "expected_attach_type": self.attach_type,
+        }
+        # A log buffer that is too small turns success into ENOSPC: none at first, one when the kernel has refused.
+        try:
+            return _persistent(kernel, values)
+        except SyscallError as err:
+            log = _log(kernel, values)
+            if not log:
+                raise
+            index, loc = self._blame(log)
+            raise VerifierError(err.errno, log=log, attr=err.attr, insn_index=index, src_loc=loc) from None
+
+    def _blame(self, log: str) -> tuple[int | None, tuple[str, int] | None]:
+        """The slot of the last instruction that the log shows ("12: (85) call …"), and the line that made it."""
+        slots = locate(self.insns)
+        for line in reversed(log.splitlines()):
+            number, colon, rest = line.partition(": ")
+            if colon and number.isdigit() and rest.startswith("(") and int(number) < len(slots):
+                return int(number), slots[int(number)].loc
+        return None, None
+
+
+def _persistent(kernel: Kernel, values: Mapping[str, Value]) -> int:
+    for attempt in range(_TRIES):
+        try:
+            return memlock.with_room(kernel, lambda: kernel.bpf(packed.PROG_LOAD, values)).ret
+        except SyscallError as err:
+            if err.errno != EAGAIN or attempt == _TRIES - 1:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _log(kernel: Kernel, values: Mapping[str, Value]) -> str:
+    """The verifier's log of a program that was refused, "" when the kernel refused before the verifier ran."""
+    size = _LOG_FIRST
+    while True:
+        buffer = bytearray(size)
+        again: dict[str, Value] = {**values, "log_level": 1, "log_size": size, "log_buf": buffer}
+        try:
+            kernel.close(_persistent(kernel, again))
+        except SyscallError as err:
+            if err.errno == ENOSPC and size < _LOG_LAST:
+                size = min(size * 8, _LOG_LAST)
+                continue
+        return buffer.partition(b"\0")[0].decode("utf-8", "replace")
+
+
+class Program(Handle):
+    """A loaded program. ``maps``: every map it uses, by name."""
+
+    __slots__ = ("_owned", "maps", "spec")
+
+    def __init__(
+        self, kernel: Kernel, fd: int, spec: ProgramSpec, maps: Mapping[str, Map], owned: Sequence[Map] = ()
+    ) -> None:
+        super().__init__(kernel, fd)
+        self.spec = spec
+        self.maps = dict(maps)
+        self._owned = tuple(owned)
+
+    def close(self) -> None:
+        """Closes the program and the maps that its load created."""
+        super().close()
+        for m in self._owned:
+            m.close()
+
+    def info(self) -> dict[str, int | bytes]:
+        """The fields of bpf_prog_info that this kernel fills in; ``recursion_misses`` since 5.12."""
+        return self.kernel.obj_info(self.fd, packed.PROG_INFO)[0]
+
+    def test_run(self, *, data: bytes | None = None, repeat: int = 0) -> int:
+        """BPF_PROG_TEST_RUN in this task's context; the program's return value. Raises SyscallError 524 where the type cannot."""
+        values: dict[str, Value] = {"test.prog_fd": self.fd}
+        if data is not None:
+            values.update({"test.data_in": data, "test.data_size_in": len(data), "test.repeat": repeat})
+        return self.kernel.bpf(packed.PROG_TEST_RUN, values)["test.retval"]
+
+
+__all__ = ["LICENSE", "Program", "ProgramSpec"]

@@ -1,0 +1,1 @@
+"""The BPF programs that rawkm loads, one module per job, assembled here and nowhere else."""

@@ -1,0 +1,263 @@
+"""A trace from its targets to its account: load, attach, activate, read, deactivate, detach, account."""
+
+from __future__ import annotations
+
+from errno import EPERM
+from time import perf_counter
+
+from rawkm import backend
+from rawkm.errors import NotSupportedError, RawkmError, SyscallError, VerifierError
+from rawkm.host import cpus
+from rawkm.programs import common, count
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rawkm.backend import Attachment
+    from rawkm.buffers import Batch, PerfBuf, RingBuf
+    from rawkm.errors import Culprit
+    from rawkm.maps import Map
+    from rawkm.prog import Program, ProgramSpec
+    from rawkm.scope import Tree
+    from rawkm.syscall.kernel import Kernel, Memory
+    from rawkm.targets import Target
+
+
+class Account:
+    """What a trace came to. Times in milliseconds; None where the kernel cannot tell."""
+
+    __slots__ = (
+        "attach_ms",
+        "attach_syscall_ms",
+        "attached",
+        "backend",
+        "detach_ms",
+        "dropped",
+        "hits",
+        "missed",
+        "recursion_misses",
+        "unfollowed",
+    )
+
+    def __init__(self) -> None:
+        self.backend = ""
+        self.attached = 0
+        self.attach_ms = 0.0
+        self.attach_syscall_ms = 0.0
+        self.detach_ms = 0.0
+        self.hits = 0
+        self.dropped = 0
+        self.missed: int | None = None
+        self.recursion_misses: int | None = None
+        self.unfollowed = 0
+
+
+class Session:
+    """One program on many functions. A subclass per job says which program and what to make of its maps.
+
+    ``attach()``, ``activate()``, the job's own reading, ``finish()``; ``close()`` from any state.
+    """
+
+    def __init__(self, kernel: Kernel, targets: Sequence[Target], *, tree: Tree | None = None) -> None:
+        self.kernel = kernel
+        self.targets = targets
+        self.account = Account()
+        self.culprits: list[Culprit] = []
+        self.cpus = max(cpus.possible(kernel)) + 1
+        self._tree = tree
+        self._prog: Program | None = None
+        self._attachment: Attachment | None = None
+        self._memory: list[Memory] = []
+        self._switch: Memory | None = None
+
+    # -- for the jobs ----------------------------------------------------------------------------------------------------------
+
+    def _spec(self) -> ProgramSpec:
+        raise AssertionError("each job has its program")
+
+    def _opened(self, maps: dict[str, Map]) -> None:
+        """The program is loaded: map what is to be read."""
+
+    def _counted(self) -> None:
+        """Everything has come to rest: fill in ``account.hits`` and ``account.dropped``."""
+
+    def _map(self, m: Map, *, writable: bool = False) -> Memory:
+        memory = m.mmap(writable=writable)
+        self._memory.append(memory)
+        return memory
+
+    # -- life ------------------------------------------------------------------------------------------------------------------
+
+    def attach(self, *, by: str = backend.AUTO) -> None:
+        """Loads the program and attaches it; nothing is recorded yet. Raises NotSupportedError where the kernel or container
+        forbids it, AttachError when no target is left."""
+        start = perf_counter()
+        self._prog = self._load()
+        self._switch = self._map(self._prog.maps[common.SWITCH.name], writable=True)
+        self._opened(self._prog.maps)
+        self._attachment = backend.attach(self._prog, self.targets, by=by)
+        self.account.attach_ms = (perf_counter() - start) * 1e3
+        self.account.backend = self._attachment.backend
+        self.account.attached = self._attachment.attached
+        self.account.attach_syscall_ms = self._attachment.syscall_ms
+        self.culprits = self._attachment.culprits
+
+    def _load(self) -> Program:
+        maps = {} if self._tree is None else self._tree.maps
+        try:
+            return self._spec().load(self.kernel, maps)
+        except SyscallError as err:
+            if err.errno == EPERM:
+                from rawkm.host import caps, denied
+
+                why, help = denied.explain(self.kernel, "load a tracing program", caps.CAP_BPF, caps.CAP_PERFMON)
+                raise NotSupportedError("rawkm cannot trace here", f"{err}: {why}", help=help) from None
+            if isinstance(err, VerifierError):
+                # An old kernel lacks a helper long before its link type is asked for: say what is really missing.
+                from rawkm import features
+
+                answer = features.kprobe_multi(self.kernel)
+                if answer.state == features.NO:
+                    raise answer.error() from None
+            raise
+
+    def activate(self) -> None:
+        """From now on hits are recorded, on all functions alike."""
+        assert self._switch is not None
+        self._switch.store_u64(0, 1)
+
+    def learn_addresses(self) -> None:
+        """Fills in the symbol addresses that an attach by name did not need: the link knows them by now, by cookie.
+
+        Hidden ones stay None, as do all before Linux 6.9, whose link info has no cookies.
+        """
+        if self._attachment is None or self._attachment.link.fd < 0:
+            return
+        if all(target.address is not None for target in self.targets):
+            return
+        info = self._attachment.link.info(lists=True)
+        if len(set(info.cookies)) < len(info.cookies):
+            return
+        for address, index in zip(info.addrs, info.cookies, strict=True):
+            if address and index < len(self.targets):
+                self.targets[index].address = address
+
+    def finish(self) -> Account:
+        """Stops recording, detaches and makes up the account."""
+        account = self.account
+        if self._switch is not None:
+            self._switch.store_u64(0, 0)
+        if self._attachment is not None and self._prog is not None:
+            account.missed = self._attachment.link.info().missed
+            self.learn_addresses()
+            start = perf_counter()
+            self._attachment.link.close()
+            account.detach_ms = (perf_counter() - start) * 1e3
+            misses = self._prog.info()["recursion_misses"]
+            account.recursion_misses = misses if isinstance(misses, int) else None
+            self._counted()
+        if self._tree is not None:
+            account.unfollowed = self._tree.unfollowed
+        return account
+
+    def close(self) -> None:
+        """Detaches if that has not happened, and gives everything back."""
+        if self._attachment is not None:
+            self._attachment.link.close()
+        while self._memory:
+            self._memory.pop().close()
+        if self._prog is not None:
+            self._prog.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class CountSession(Session):
+    """Hits per function."""
+
+    _counts: Memory
+
+    def _spec(self) -> ProgramSpec:
+        n = len(self.targets)
+        spec = count.counters(n, self.cpus)
+        if spec.value > count.MOST_BYTES:
+            raise RawkmError(f"{n} functions on {self.cpus} CPUs are too many counters for one map: choose fewer functions")
+        follow = None if self._tree is None else self._tree.follow
+        return count.program(spec, n, self.cpus, follow)
+
+    def _opened(self, maps: dict[str, Map]) -> None:
+        self._counts = self._map(maps["counts"])
+
+    def counts(self) -> list[int]:
+        """The hits so far, in the order of the targets."""
+        n = len(self.targets)
+        words = self._counts.view[: 8 * n * self.cpus].cast("Q")
+        totals: list[int] = words[:n].tolist()
+        for cpu in range(1, self.cpus):
+            row = words[cpu * n : (cpu + 1) * n].tolist()
+            # A CPU that saw nothing costs one comparison.
+            if any(row):
+                totals = [a + b for a, b in zip(totals, row, strict=True)]
+        return totals
+
+    def _counted(self) -> None:
+        self.account.hits = sum(self.counts())
+
+
+class TraceSession(Session):
+    """A record per hit. ``perf``: through a perf buffer of ``size`` bytes per CPU, else a ring buffer of ``size`` bytes."""
+
+    _ledger: Memory
+
+    def __init__(
+        self, kernel: Kernel, targets: Sequence[Target], *, tree: Tree | None = None, perf: bool = False, size: int
+    ) -> None:
+        super().__init__(kernel, targets, tree=tree)
+        self._perf = perf
+        self._size = size
+        self._reader: RingBuf | PerfBuf | None = None
+
+    def _spec(self) -> ProgramSpec:
+        from rawkm.buffers.ringbuf import ring_size
+        from rawkm.programs import trace
+
+        events = trace.perf_array(self.cpus) if self._perf else trace.ring(ring_size(self._size))
+        follow = None if self._tree is None else self._tree.follow
+        return trace.program(events, trace.ledger(self.cpus), self.cpus, follow)
+
+    def _opened(self, maps: dict[str, Map]) -> None:
+        # Imported here: counting, which must start fast, needs none of it.
+        from rawkm.buffers import PerfBuf, RingBuf
+        from rawkm.programs import trace
+
+        self._ledger = self._map(maps["ledger"])
+        if self._perf:
+            self._reader = PerfBuf(maps["events"], trace.HIT, size=self._size)
+        else:
+            self._reader = RingBuf(maps["events"], trace.HIT)
+
+    @property
+    def fds(self) -> list[int]:
+        """For a poller: readable when there is something to read."""
+        return [] if self._reader is None else self._reader.fds
+
+    def read(self) -> Batch:
+        """The records that have come."""
+        assert self._reader is not None
+        return self._reader.read()
+
+    def _counted(self) -> None:
+        from rawkm.programs import trace
+
+        self.account.hits = trace.ledger_sum(self._ledger.view, trace.HITS, self.cpus)
+        self.account.dropped = trace.ledger_sum(self._ledger.view, trace.DROPPED, self.cpus)
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+        super().close()

@@ -1,0 +1,74 @@
+"""What a user writes to choose functions: names, globs, regular expressions, each optionally within a module."""
+
+from __future__ import annotations
+
+from rawkm.errors import UsageError
+from rawkm.host.globs import Glob
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import re
+
+# The module name by which the kernel image itself is meant.
+VMLINUX = "vmlinux"
+
+
+class Pattern:
+    """``[MODULE:]NAME``, ``[MODULE:]GLOB`` or ``[MODULE:]/REGEX/``.
+
+    A name or glob must match the whole function name, a regular expression any part of it. MODULE is a glob, too; "vmlinux" is
+    the kernel image. ``prefix``: what every name that matches begins with; ``exact``: it is a plain name.
+    """
+
+    __slots__ = ("_glob", "_module", "_search", "exact", "module", "name", "prefix", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        module, colon, name = text.partition(":")
+        if text.startswith("/") or not colon:
+            module, name = "", text
+        self.module = module
+        self.name = name
+        self._module = Glob(module) if module else None
+        self._search: re.Pattern[bytes] | None = None
+        self._glob: Glob | None = None
+        if name.startswith("/"):
+            self._search = _regex(name)
+            self.prefix = b""
+            self.exact = False
+        elif name and not any(char.isspace() for char in name):
+            self._glob = Glob(name)
+            self.prefix = self._glob.prefix
+            self.exact = self._glob.exact
+        else:
+            raise UsageError(f"{text!r} is no pattern: write a name, a glob such as 'tcp_*', /regex/, or module:pattern")
+
+    def matches(self, name: bytes) -> bool:
+        """Whether a function of this name is meant, in whatever module."""
+        if self._glob is not None:
+            return self._glob.match(name)
+        assert self._search is not None
+        return self._search.search(name) is not None
+
+    def within(self, module: bytes) -> bool:
+        """Whether functions of ``module`` (b"" = the kernel image) are meant."""
+        return self._module is None or self._module.match(module or VMLINUX.encode())
+
+    @property
+    def regex(self) -> bytes:
+        """A regular expression over bytes for at least the names that match."""
+        return rb"[^\s\[\]]+" if self._glob is None else self._glob.regex
+
+    def __repr__(self) -> str:
+        return f"Pattern({self.text!r})"
+
+
+def _regex(text: str) -> re.Pattern[bytes]:
+    import re
+
+    if len(text) < 3 or not text.endswith("/"):
+        raise UsageError(f"the regular expression {text!r} must stand between two slashes")
+    try:
+        return re.compile(text[1:-1].encode())
+    except re.error as err:
+        raise UsageError(f"the regular expression {text} is not valid: {err}") from None
