@@ -1,8 +1,8 @@
-"""Attaching to a list of targets: choose by addresses or by names, find what spoils the batch, attach the rest."""
+"""Attaching to many targets: choose by addresses or by names, find what spoils the batch, attach the rest."""
 
 from __future__ import annotations
 
-from errno import EINVAL, EMFILE, ENOENT, ESRCH
+from errno import EINVAL, EMFILE, ENOENT, EOPNOTSUPP, ESRCH
 from time import perf_counter
 
 from rawkm.errors import AttachError, Culprit, NotSupportedError, UsageError
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from rawkm.prog import Program
     from rawkm.targets import Target
 
-    Probe = Callable[[Sequence[Target]], int]
+    # A target with its index, which is its cookie.
+    Numbered = Sequence[tuple[int, Target]]
 
 AUTO, ADDRS, SYMS = "auto", "addrs", "syms"
 
@@ -51,90 +52,87 @@ class Attachment:
 
 
 def choose(targets: Sequence[Target], by: str) -> str:
-    """ADDRS or SYMS. Addresses are never ambiguous, so they are taken when all are known. Raises UsageError where ``by`` cannot be."""
-    addressed = all(target.address is not None for target in targets)
+    """ADDRS or SYMS: addresses, which are never ambiguous, when all are known.
+
+    Raises NotSupportedError for ADDRS when some are hidden, UsageError for SYMS when a name stands for several targets.
+    """
+    addressed = None not in [target.address for target in targets]
     if by == ADDRS and not addressed:
         raise NotSupportedError(
-            "attaching by addresses", "symbol addresses are hidden", help="use --by syms, or give CAP_SYSLOG (kernel.kptr_restrict)"
+            "attaching by addresses",
+            "symbol addresses are hidden",
+            help="use --by syms, or give CAP_SYSLOG (kernel.kptr_restrict)",
         )
     if by == SYMS or (by == AUTO and not addressed):
-        names = [target.name for target in targets]
-        if len(set(names)) < len(names):
-            twice = sorted({name for name in names if names.count(name) > 1})[:3]
-            raise UsageError(f"several functions are named {', '.join(twice)}: names do not tell them apart, use --by addrs")
+        seen: set[str] = set()
+        for target in targets:
+            if target.name in seen:
+                raise UsageError(f"several functions are named {target.name}: names do not tell them apart, addresses do")
+            seen.add(target.name)
         return SYMS
     return ADDRS
 
 
-def attach(prog: Program, targets: Sequence[Target], *, by: str = AUTO, retprobe: bool = False) -> Attachment:
-    """One link on all ``targets`` that the kernel takes. The cookie of each is its index in ``targets``.
+def attach(
+    prog: Program, targets: Sequence[Target], *, by: str = AUTO, cookies: bool = True, retprobe: bool = False
+) -> Attachment:
+    """One link on all ``targets`` that the kernel takes. With ``cookies``, that of each is its index in ``targets``.
 
     A refused batch is searched for the culprits, and the rest is attached. Raises AttachError when nothing is left or the kernel
     refuses for another reason, NotSupportedError when it cannot do kprobe_multi at all.
     """
     form = choose(targets, by)
-    culprits: dict[int, Culprit] = {}
-    for find in (None, _by_names, _by_attaching):
-        if find is not None:
-            found = find(prog, [(i, t) for i, t in enumerate(targets) if i not in culprits], form, retprobe)
-            if not found:
-                continue
-            culprits.update(found)
-        chosen = [(i, t) for i, t in enumerate(targets) if i not in culprits]
-        if not chosen:
-            break
+    left = list(enumerate(targets))
+    culprits: list[Culprit] = []
+    searches = [_by_names, _by_attaching]
+    while True:
         try:
-            link, seconds = _link(prog, chosen, form, retprobe)
+            link, seconds = _link(prog, left, form, cookies, retprobe)
         except AttachError as err:
-            failure = err
-            if err.errno not in _SPOILED:
-                raise _explained(prog, err) from None
-            if find is None:
+            if not culprits:
                 # Before a long search: is it the batch, or can this kernel not do it at all?
-                unsupported = _explained(prog, err)
-                if isinstance(unsupported, NotSupportedError):
-                    raise unsupported from None
+                _raise_if_unsupported(prog, err)
+            found: dict[int, Culprit] = {}
+            while searches and not found and err.errno in _SPOILED:
+                found = searches.pop(0)(prog, left, form, retprobe)
+            culprits += found.values()
+            left = [(index, target) for index, target in left if index not in found]
+            if not found or not left:
+                err.culprits = tuple(culprits)
+                raise
             continue
-        return Attachment(link, f"kprobe-multi ({form})", len(chosen), list(culprits.values()), seconds * 1e3)
-    raise AttachError(
-        failure.call,
-        failure.errno,
-        attr=failure.attr,
-        hint=failure.hint,
-        backend="kprobe-multi",
-        culprits=list(culprits.values()),
-    )
+        return Attachment(link, f"kprobe-multi ({form})", len(left), culprits, seconds * 1e3)
 
 
 def _link(
-    prog: Program, chosen: Sequence[tuple[int, Target]], form: str, retprobe: bool
+    prog: Program, chosen: Numbered, form: str, cookies: bool, retprobe: bool
 ) -> tuple[KprobeMultiLink, float]:
-    cookies = [index for index, _ in chosen]
+    """The link, and the seconds that the kernel took."""
+    addrs = syms = None
     if form == ADDRS:
         addrs = [target.address or 0 for _, target in chosen]
-        start = perf_counter()
-        link = kprobe_multi.attach(prog, addrs=addrs, cookies=cookies, retprobe=retprobe)
     else:
         syms = [target.name for _, target in chosen]
-        start = perf_counter()
-        link = kprobe_multi.attach(prog, syms=syms, cookies=cookies, retprobe=retprobe)
+    numbers = [index for index, _ in chosen] if cookies else None
+    start = perf_counter()
+    link = kprobe_multi.attach(prog, addrs=addrs, syms=syms, cookies=numbers, retprobe=retprobe)
     return link, perf_counter() - start
 
 
-def _explained(prog: Program, err: AttachError) -> AttachError | NotSupportedError:
-    """``err``, or what it means where the kernel cannot do kprobe_multi."""
+def _raise_if_unsupported(prog: Program, err: AttachError) -> None:
+    """NotSupportedError where ``err`` means that this kernel has no kprobe_multi."""
     from rawkm import features
 
-    answer = features.kprobe_multi(prog.kernel)
-    return answer.error() if answer.state == features.NO else err
+    if err.errno in (*_SPOILED, EOPNOTSUPP):
+        answer = features.kprobe_multi(prog.kernel)
+        if answer.state == features.NO:
+            raise answer.error() from None
 
 
 # -- finding culprits ----------------------------------------------------------------------------------------------------------
 
 
-def _by_names(
-    prog: Program, targets: Sequence[tuple[int, Target]], form: str, retprobe: bool
-) -> dict[int, Culprit]:
+def _by_names(prog: Program, targets: Numbered, _form: str, retprobe: bool) -> dict[int, Culprit]:
     """Asks for names while no fd can be made: EMFILE says that every name resolved, ESRCH that one did not. Nothing is attached.
 
     The kernel resolves the names before it makes the fd, and makes the fd before it attaches (6.12, 7.2). Only names that stand
@@ -147,7 +145,7 @@ def _by_names(
     kernel = prog.kernel
     soft, hard = kernel.rlimit(_RLIMIT_NOFILE)
 
-    def probe(some: Sequence[tuple[int, Target]]) -> int:
+    def probe(some: Numbered) -> int:
         kernel.rlimit(_RLIMIT_NOFILE, (0, hard))
         try:
             kprobe_multi.attach(prog, syms=[t.name for _, t in some], retprobe=retprobe).close()
@@ -160,14 +158,12 @@ def _by_names(
     return _search(unique, probe)
 
 
-def _by_attaching(
-    prog: Program, targets: Sequence[tuple[int, Target]], form: str, retprobe: bool
-) -> dict[int, Culprit]:
+def _by_attaching(prog: Program, targets: Numbered, form: str, retprobe: bool) -> dict[int, Culprit]:
     """Attaches and detaches parts: slow, but it finds whatever the kernel refuses."""
 
-    def probe(some: Sequence[tuple[int, Target]]) -> int:
+    def probe(some: Numbered) -> int:
         try:
-            link, _ = _link(prog, some, form, retprobe)
+            link, _ = _link(prog, some, form, False, retprobe)
         except AttachError as err:
             if err.errno in _SPOILED:
                 return err.errno
@@ -178,12 +174,10 @@ def _by_attaching(
     return _search(list(targets), probe)
 
 
-def _search(
-    targets: Sequence[tuple[int, Target]], probe: Callable[[Sequence[tuple[int, Target]]], int]
-) -> dict[int, Culprit]:
+def _search(targets: Numbered, probe: Callable[[Numbered], int]) -> dict[int, Culprit]:
     """The targets that fail on their own, by halving: about k × log2(n / k) probes for k of n."""
     found: dict[int, Culprit] = {}
-    # (part, known to be bad)
+    # (part, whether it is known to hold a culprit)
     parts = [(list(targets), False)]
     while parts:
         part, bad = parts.pop()
@@ -199,12 +193,9 @@ def _search(
                 continue
         middle = len(part) // 2
         left, right = part[:middle], part[middle:]
-        # A bad part whose left half is good has a bad right half: no need to ask.
-        left_bad = bool(probe(left)) if len(left) > 1 else None
-        if left_bad is None:
-            parts += [(right, False), (left, False)]
-        elif left_bad:
+        if probe(left):
             parts += [(right, False), (left, True)]
         else:
+            # A bad part whose left half is good has a bad right half: no need to ask.
             parts.append((right, True))
     return found

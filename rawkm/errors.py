@@ -30,13 +30,14 @@ __all__ = [
     "errno_name",
 ]
 
-# The kernel's internal ENOTSUPP leaks out of bpf(2) (batch operations, TEST_RUN, trampolines) and libc has no name for it.
-_KERNEL_ONLY = {524: "ENOTSUPP"}
+# Python's name is libc's second one for the first; the kernel's internal ENOTSUPP, which leaks out of bpf(2) (batch operations,
+# TEST_RUN, trampolines), has no name in libc.
+_NAMES = {_errno.EOPNOTSUPP: "EOPNOTSUPP", 524: "ENOTSUPP"}
 
 
 def errno_name(number: int) -> str:
     """The symbolic name of an errno ("ESRCH"), 524 ("ENOTSUPP") included; an unknown one as "errno 1234"."""
-    return _errno.errorcode.get(number) or _KERNEL_ONLY.get(number) or f"errno {number}"
+    return _NAMES.get(number) or _errno.errorcode.get(number) or f"errno {number}"
 
 
 class RawkmError(Exception):

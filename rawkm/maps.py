@@ -8,6 +8,7 @@ from errno import E2BIG, EINVAL, ENOENT, ENOMEM, ENOSPC
 from rawkm.errors import SyscallError, UsageError
 from rawkm.handle import Handle
 from rawkm.host import cpus, memlock
+from rawkm.syscall import PAGE_SIZE
 from rawkm.uapi import packed
 from rawkm.uapi.constants import MapFlag, MapType
 
@@ -17,11 +18,13 @@ if TYPE_CHECKING:
 
     from rawkm.syscall.kernel import Kernel, Memory, Value
 
-    Data = bytes | int
+    Data = bytes | bytearray | memoryview | int
 
 _ENOTSUPP = 524
 _PER_CPU = (MapType.PERCPU_HASH, MapType.PERCPU_ARRAY, MapType.LRU_PERCPU_HASH)
 _BATCH = 4096
+# What the buffers of one batch may take, unless a single element takes more.
+_BATCH_BYTES = 1 << 22
 
 _CREATE_HINTS = {
     E2BIG: "a key, a value or the whole map is larger than this kernel allows",
@@ -55,7 +58,13 @@ class MapSpec:
         )
 
     def create(self, kernel: Kernel) -> Map:
-        """BPF_MAP_CREATE. Raises SyscallError: EPERM without CAP_BPF, EINVAL for a type that the kernel does not have, …"""
+        """BPF_MAP_CREATE. Raises SyscallError: EPERM without CAP_BPF, EINVAL for a type that the kernel does not have, …
+
+        Raises UsageError for a ring buffer whose size is not a power of two of whole pages (``buffers.ring_size`` makes one).
+        """
+        size = self.max_entries
+        if self.type == MapType.RINGBUF and (size < PAGE_SIZE or size & (size - 1)):
+            raise UsageError(f"the ring buffer {self.name} cannot have {size} bytes: a power of two, {PAGE_SIZE} or more")
         values: dict[str, Value] = {
             "map_type": self.type,
             "key_size": self.key,
@@ -73,7 +82,10 @@ class MapSpec:
 
 
 class Map(Handle):
-    """A live map. Keys and values are bytes, or ints in the machine's byte order."""
+    """A live map. Keys and values are bytes, or ints in the machine's byte order; what does not fit raises UsageError.
+
+    An int is the value of every CPU of a per-CPU map; as bytes its value is one slot per possible CPU (``value_size``).
+    """
 
     __slots__ = ("_value_size", "spec")
 
@@ -123,7 +135,7 @@ class Map(Handle):
         return True
 
     def keys(self) -> Iterator[bytes]:
-        """The keys, in the kernel's order. A key deleted meanwhile makes the kernel start over."""
+        """The keys, in the kernel's order. A key deleted meanwhile makes a hash start over: keys may come twice."""
         key: bytes | None = None
         while True:
             after = bytearray(self.spec.key)
@@ -138,13 +150,15 @@ class Map(Handle):
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Every (key, value), by batches where the kernel can (hash 5.6, array 5.6, per-CPU array 5.13), else one by one."""
+        begun = False
         try:
             for keys, values in self.lookup_batch():
+                begun = True
                 width, size = self.spec.key, self.value_size
                 for i in range(len(keys) // width):
                     yield keys[i * width : (i + 1) * width], values[i * size : (i + 1) * size]
         except SyscallError as err:
-            if err.errno not in (_ENOTSUPP, EINVAL):
+            if begun or err.errno not in (_ENOTSUPP, EINVAL):
                 raise
             for key in self.keys():
                 value = self.lookup(key)
@@ -152,10 +166,14 @@ class Map(Handle):
                     yield key, value
 
     def lookup_batch(self, count: int = _BATCH) -> Iterator[tuple[bytes, bytes]]:
-        """(keys, values) of up to ``count`` elements a call, each as one run of bytes.
+        """(keys, values) of up to ``count`` elements a call (fewer where they are large), each as one run of bytes.
 
         Raises SyscallError: 524 (ENOTSUPP) or EINVAL where the map or the kernel has no batches.
         """
+        if count < 1:
+            raise UsageError(f"a batch holds at least one element, not {count}")
+        # One more than there are, and the call that takes the last one also says that it is the last one.
+        count = max(1, min(count, self.spec.max_entries + 1, _BATCH_BYTES // max(self.spec.key + self.value_size, 1)))
         position: bytes | None = None
         # Hash maps store a 32-bit bucket number as the position, arrays a key.
         step = bytearray(max(self.spec.key, 4))
@@ -186,12 +204,15 @@ class Map(Handle):
                 return
             position = bytes(step)
 
-    def update_batch(self, items: Mapping[Data, Data] | Mapping[int, int] | Mapping[bytes, bytes]) -> None:
-        """Stores all ``items`` in one call where the kernel can, else one by one."""
-        keys = b"".join(self._key(key) for key in items)
-        values = b"".join(self._value(value) for value in items.values())
+    def update_batch(self, items: Mapping[int, Data] | Mapping[bytes, Data]) -> None:
+        """Stores all ``items`` in one call where the kernel can, else one by one.
+
+        Raises SyscallError: E2BIG when they do not all fit; the first ones are stored then.
+        """
         if not items:
             return
+        keys = b"".join(self._key(key) for key in items)
+        values = b"".join(self._value(value) for value in items.values())
         attr: dict[str, Value] = {"batch.keys": keys, "batch.values": values, "batch.count": len(items), "batch.map_fd": self.fd}
         try:
             self.kernel.bpf(packed.MAP_UPDATE_BATCH, attr)
@@ -218,7 +239,8 @@ class Map(Handle):
     def _value(self, value: Data) -> bytes:
         if isinstance(value, int) and self.spec.type in _PER_CPU:
             slot = self.spec.value + 7 & ~7
-            return value.to_bytes(slot, sys.byteorder) * (self.value_size // slot)
+            one = self._bytes("value", value, self.spec.value)
+            return one.ljust(slot, b"\0") * (self.value_size // slot)
         return self._bytes("value", value, self.value_size)
 
     def _bytes(self, what: str, data: Data, size: int) -> bytes:
@@ -227,9 +249,12 @@ class Map(Handle):
                 return data.to_bytes(size, sys.byteorder)
             except OverflowError:
                 raise UsageError(f"{data} does not fit the {size}-byte {what} of the map {self.name}") from None
-        if len(data) != size:
-            raise UsageError(f"the map {self.name} has a {what} of {size} bytes, not {len(data)}")
-        return bytes(data)
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise UsageError(f"the {what} of the map {self.name} takes bytes or an int, not {type(data).__name__}")
+        raw = bytes(data)
+        if len(raw) != size:
+            raise UsageError(f"the map {self.name} has a {what} of {size} bytes, not {len(raw)}")
+        return raw
 
 
 __all__ = ["Map", "MapSpec"]

@@ -92,19 +92,25 @@ class ProgramSpec:
         try:
             return _persistent(kernel, values)
         except SyscallError as err:
-            log = _log(kernel, values)
+            fd, log = _logged(kernel, values)
+            if fd is not None:
+                return fd
             if not log:
                 raise
             index, loc = self._blame(log)
             raise VerifierError(err.errno, log=log, attr=err.attr, insn_index=index, src_loc=loc) from None
 
     def _blame(self, log: str) -> tuple[int | None, tuple[str, int] | None]:
-        """The slot of the last instruction that the log shows ("12: (85) call …"), and the line that made it."""
+        """The slot of the instruction that the log's end is about, and the line that made it.
+
+        That is the last one shown ("12: (85) call …"), or what is named where none is ("jump out of range from insn 3 to 9").
+        """
         slots = locate(self.insns)
         for line in reversed(log.splitlines()):
             number, colon, rest = line.partition(": ")
-            if colon and number.isdigit() and rest.startswith("(") and int(number) < len(slots):
-                return int(number), slots[int(number)].loc
+            shown = number if colon and rest.startswith("(") else line.partition("insn ")[2].partition(" ")[0]
+            if shown.isdigit() and int(shown) < len(slots):
+                return int(shown), slots[int(shown)].loc
         return None, None
 
 
@@ -118,19 +124,25 @@ def _persistent(kernel: Kernel, values: Mapping[str, Value]) -> int:
     raise AssertionError("unreachable")
 
 
-def _log(kernel: Kernel, values: Mapping[str, Value]) -> str:
-    """The verifier's log of a program that was refused, "" when the kernel refused before the verifier ran."""
+def _logged(kernel: Kernel, values: Mapping[str, Value]) -> tuple[int | None, str]:
+    """The refused program once more, with a log: (fd if it loads after all, the whole log).
+
+    The log is "" when the kernel refuses before the verifier runs.
+    """
     size = _LOG_FIRST
     while True:
         buffer = bytearray(size)
         again: dict[str, Value] = {**values, "log_level": 1, "log_size": size, "log_buf": buffer}
         try:
-            kernel.close(_persistent(kernel, again))
+            return _persistent(kernel, again), ""
         except SyscallError as err:
-            if err.errno == ENOSPC and size < _LOG_LAST:
-                size = min(size * 8, _LOG_LAST)
+            # Linux 6.4 says how much the log takes; before, it is 0.
+            needed = packed.PROG_LOAD.unpack(err.attr_after)["log_true_size"]
+            assert isinstance(needed, int)
+            if err.errno == ENOSPC and size < _LOG_LAST and not 0 < needed <= size:
+                size = min(needed or size * 8, _LOG_LAST)
                 continue
-        return buffer.partition(b"\0")[0].decode("utf-8", "replace")
+        return None, buffer.partition(b"\0")[0].decode("utf-8", "replace")
 
 
 class Program(Handle):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from errno import EPERM
 
 from rawkm.command import Command
 from rawkm.errors import BTFError, NotSupportedError, RawkmError, SyscallError
@@ -39,6 +40,13 @@ class Tree:
         self._seed: Program | None = None
         try:
             self._build()
+        except SyscallError as err:
+            self.close()
+            if err.errno != EPERM:
+                raise
+            from rawkm.host import caps, denied
+
+            raise denied.error(kernel, err, "follow a process tree", caps.CAP_BPF, caps.CAP_PERFMON) from None
         except BaseException:
             self.close()
             raise

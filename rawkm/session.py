@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from errno import EPERM
+from errno import EACCES, EPERM
 from time import perf_counter
 
 from rawkm import backend
 from rawkm.errors import NotSupportedError, RawkmError, SyscallError, VerifierError
 from rawkm.host import cpus
 from rawkm.programs import common, count
+from rawkm.programs.locate import AddressTable, Cookie
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Self
 
     from rawkm.backend import Attachment
     from rawkm.buffers import Batch, PerfBuf, RingBuf
@@ -70,6 +72,9 @@ class Session:
         self._attachment: Attachment | None = None
         self._memory: list[Memory] = []
         self._switch: Memory | None = None
+        # Whether the program asks for them.
+        self._cookies = True
+        self._before: tuple[int | None, int | None] = (None, None)
 
     # -- for the jobs ----------------------------------------------------------------------------------------------------------
 
@@ -79,6 +84,9 @@ class Session:
     def _opened(self, maps: dict[str, Map]) -> None:
         """The program is loaded: map what is to be read."""
 
+    def _detaching(self) -> None:
+        """The link is about to go: ask it what only it knows."""
+
     def _counted(self) -> None:
         """Everything has come to rest: fill in ``account.hits`` and ``account.dropped``."""
 
@@ -86,6 +94,11 @@ class Session:
         memory = m.mmap(writable=writable)
         self._memory.append(memory)
         return memory
+
+    @property
+    def fds(self) -> list[int]:
+        """For a poller: readable when there may be something to read."""
+        return []
 
     # -- life ------------------------------------------------------------------------------------------------------------------
 
@@ -96,7 +109,7 @@ class Session:
         self._prog = self._load()
         self._switch = self._map(self._prog.maps[common.SWITCH.name], writable=True)
         self._opened(self._prog.maps)
-        self._attachment = backend.attach(self._prog, self.targets, by=by)
+        self._attachment = backend.attach(self._prog, self.targets, by=by, cookies=self._cookies)
         self.account.attach_ms = (perf_counter() - start) * 1e3
         self.account.backend = self._attachment.backend
         self.account.attached = self._attachment.attached
@@ -111,8 +124,9 @@ class Session:
             if err.errno == EPERM:
                 from rawkm.host import caps, denied
 
-                why, help = denied.explain(self.kernel, "load a tracing program", caps.CAP_BPF, caps.CAP_PERFMON)
-                raise NotSupportedError("rawkm cannot trace here", f"{err}: {why}", help=help) from None
+                raise denied.error(
+                    self.kernel, err, "load a tracing program", caps.CAP_BPF, caps.CAP_PERFMON
+                ) from None
             if isinstance(err, VerifierError):
                 # An old kernel lacks a helper long before its link type is asked for: say what is really missing.
                 from rawkm import features
@@ -125,7 +139,89 @@ class Session:
     def activate(self) -> None:
         """From now on hits are recorded, on all functions alike."""
         assert self._switch is not None
+        # What the kernel refused while it was still attaching is nobody's event.
+        self._before = self._refused()
         self._switch.store_u64(0, 1)
+
+    def _refused(self) -> tuple[int | None, int | None]:
+        """(missed, recursion misses) so far."""
+        assert self._attachment is not None and self._prog is not None
+        misses = self._prog.info()["recursion_misses"]
+        assert isinstance(misses, int)
+        return self._attachment.link.info().missed, misses
+
+    def finish(self) -> Account:
+        """Stops recording, detaches and makes up the account."""
+        account = self.account
+        if self._switch is not None:
+            self._switch.store_u64(0, 0)
+        if self._attachment is not None and self._prog is not None:
+            account.missed, account.recursion_misses = map(_since, self._refused(), self._before)
+            self._detaching()
+            start = perf_counter()
+            self._attachment.link.close()
+            account.detach_ms = (perf_counter() - start) * 1e3
+            self._counted()
+        if self._tree is not None:
+            account.unfollowed = self._tree.unfollowed
+        return account
+
+    def close(self) -> None:
+        """Detaches if that has not happened, and gives everything back."""
+        if self._attachment is not None:
+            self._attachment.link.close()
+        while self._memory:
+            self._memory.pop().close()
+        if self._prog is not None:
+            self._prog.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _since(now: int | None, before: int | None) -> int | None:
+    return None if now is None else now - (before or 0)
+
+
+class CountSession(Session):
+    """Hits per function."""
+
+    _counts: Memory
+    _table: AddressTable | None = None
+
+    def _spec(self) -> ProgramSpec:
+        n = len(self.targets)
+        spec = count.counters(n, self.cpus)
+        if spec.value > count.MOST_BYTES:
+            raise RawkmError(f"{n} functions on {self.cpus} CPUs are too many counters for one map: choose fewer functions")
+        follow = None if self._tree is None else self._tree.follow
+        addresses = [target.address for target in self.targets if target.address is not None]
+        if len(addresses) == n:
+            modules = [target.address for target in self.targets if target.module and target.address is not None]
+            self._table = AddressTable.plan(addresses, modules)
+            self._cookies = self._table is None
+        return count.program(spec, n, self.cpus, self._table or Cookie(n), follow)
+
+    def _opened(self, maps: dict[str, Map]) -> None:
+        if self._table is not None:
+            with maps[self._table.spec.name].mmap() as memory:
+                self._table.fill(memory.view)
+        self._counts = self._map(maps["counts"])
+
+    def counts(self) -> list[int]:
+        """The hits so far, in the order of the targets."""
+        n = len(self.targets)
+        words = self._counts.view[: 8 * n * self.cpus].cast("Q")
+        totals: list[int] = words[:n].tolist()
+        for cpu in range(1, self.cpus):
+            row = words[cpu * n : (cpu + 1) * n].tolist()
+            # A CPU that saw nothing costs one comparison.
+            if any(row):
+                totals = [a + b for a, b in zip(totals, row, strict=True)]
+        return totals
 
     def learn_addresses(self) -> None:
         """Fills in the symbol addresses that an attach by name did not need: the link knows them by now, by cookie.
@@ -143,67 +239,8 @@ class Session:
             if address and index < len(self.targets):
                 self.targets[index].address = address
 
-    def finish(self) -> Account:
-        """Stops recording, detaches and makes up the account."""
-        account = self.account
-        if self._switch is not None:
-            self._switch.store_u64(0, 0)
-        if self._attachment is not None and self._prog is not None:
-            account.missed = self._attachment.link.info().missed
-            self.learn_addresses()
-            start = perf_counter()
-            self._attachment.link.close()
-            account.detach_ms = (perf_counter() - start) * 1e3
-            misses = self._prog.info()["recursion_misses"]
-            account.recursion_misses = misses if isinstance(misses, int) else None
-            self._counted()
-        if self._tree is not None:
-            account.unfollowed = self._tree.unfollowed
-        return account
-
-    def close(self) -> None:
-        """Detaches if that has not happened, and gives everything back."""
-        if self._attachment is not None:
-            self._attachment.link.close()
-        while self._memory:
-            self._memory.pop().close()
-        if self._prog is not None:
-            self._prog.close()
-
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-
-class CountSession(Session):
-    """Hits per function."""
-
-    _counts: Memory
-
-    def _spec(self) -> ProgramSpec:
-        n = len(self.targets)
-        spec = count.counters(n, self.cpus)
-        if spec.value > count.MOST_BYTES:
-            raise RawkmError(f"{n} functions on {self.cpus} CPUs are too many counters for one map: choose fewer functions")
-        follow = None if self._tree is None else self._tree.follow
-        return count.program(spec, n, self.cpus, follow)
-
-    def _opened(self, maps: dict[str, Map]) -> None:
-        self._counts = self._map(maps["counts"])
-
-    def counts(self) -> list[int]:
-        """The hits so far, in the order of the targets."""
-        n = len(self.targets)
-        words = self._counts.view[: 8 * n * self.cpus].cast("Q")
-        totals: list[int] = words[:n].tolist()
-        for cpu in range(1, self.cpus):
-            row = words[cpu * n : (cpu + 1) * n].tolist()
-            # A CPU that saw nothing costs one comparison.
-            if any(row):
-                totals = [a + b for a, b in zip(totals, row, strict=True)]
-        return totals
+    def _detaching(self) -> None:
+        self.learn_addresses()
 
     def _counted(self) -> None:
         self.account.hits = sum(self.counts())
@@ -237,13 +274,26 @@ class TraceSession(Session):
 
         self._ledger = self._map(maps["ledger"])
         if self._perf:
-            self._reader = PerfBuf(maps["events"], trace.HIT, size=self._size)
+            try:
+                self._reader = PerfBuf(maps["events"], trace.HIT, size=self._size)
+            except SyscallError as err:
+                if err.errno in (EACCES, EPERM):
+                    raise self._perf_denied(err) from None
+                raise
         else:
             self._reader = RingBuf(maps["events"], trace.HIT)
 
+    def _perf_denied(self, err: SyscallError) -> RawkmError:
+        from rawkm import features
+
+        answer = features.perf_buffer(self.kernel)
+        if answer.state != features.NO:
+            return err
+        return NotSupportedError("--buffer perf does not work here", answer.evidence, help=f"{answer.help}; or use --buffer ring")
+
     @property
     def fds(self) -> list[int]:
-        """For a poller: readable when there is something to read."""
+        """As in Session."""
         return [] if self._reader is None else self._reader.fds
 
     def read(self) -> Batch:

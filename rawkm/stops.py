@@ -61,7 +61,10 @@ class Stops:
     def watch(
         self, *, seconds: float | None, command: Command | None, pid: int | None, fds: Iterable[int] = ()
     ) -> None:
-        """Starts the clock: ``seconds`` from now, the end of ``command``, that of the process ``pid``. ``fds``: what may bring data."""
+        """Starts the clock: ``seconds`` from now, the end of ``command``, that of the process ``pid``.
+
+        ``fds``: what may bring data.
+        """
         self._poller = self._kernel.poller()
         self._poller.add(self._wake_r)
         for fd in fds:

@@ -86,8 +86,7 @@ class Btf:
         start, end = self._sections.strings
         return self._string_base + end - start
 
-    # -- types by id and name
-    # ----------------------------------------------------------------------------------
+    # -- types by id and name --------------------------------------------------------------------------------
 
     def type(self, id: int) -> Type:
         """The type with this id; 0 is void. Raises BTFError if there is none."""
@@ -143,8 +142,7 @@ class Btf:
             raise BTFError("a BTF function's name lies behind the string section")
         return iter([data[start + offset : find(b"\0", start + offset)] for offset in offsets])
 
-    # -- layout
-    # ------------------------------------------------------------------------------------------------
+    # -- layout ----------------------------------------------------------------------------------------------
 
     def resolve(self, id: int) -> Type:
         """The type behind typedefs, const, volatile, restrict and type tags."""
@@ -219,8 +217,7 @@ class Btf:
         self._flatten(outer, "", 0, _MAX_DEPTH, found, [_MAX_MEMBERS])
         return found
 
-    # -- enums and functions
-    # -----------------------------------------------------------------------------------
+    # -- enums and functions ---------------------------------------------------------------------------------
 
     def enum_values(self, type: str | int) -> dict[str, int]:
         """Name → value of an enum, by its name or id."""
@@ -246,8 +243,7 @@ class Btf:
         """(name, type id) of each argument; the varargs of a C function are a last ("", 0)."""
         return self.prototype(function).params
 
-    # -- inside
-    # ------------------------------------------------------------------------------------------------
+    # -- inside ----------------------------------------------------------------------------------------------
 
     def _decode(self, id: int) -> Type:
         words, at = self._sections.words, self._places[id - self.first_id]

@@ -58,9 +58,7 @@ class Builder:
     def fwd(self, name: str, *, union: bool = False) -> int:
         return self._type(name, FWD, 0, flag=union)
 
-    def composite(
-        self, name: str, size: int, members: Sequence[tuple[str, int, int, int]], *, union: bool = False
-    ) -> int:
+    def composite(self, name: str, size: int, members: Sequence[tuple[str, int, int, int]], *, union: bool = False) -> int:
         """STRUCT or UNION; members are (name, type id, bit offset, bits of a bit-field or 0)."""
         flag = any(bits for *_, bits in members)
         words = []
@@ -104,9 +102,7 @@ class Builder:
 
     def build(self) -> bytes:
         """The whole object, with the 24-byte header that every kernel reads."""
-        header = struct.pack(
-            "=HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(self._types), len(self._types), len(self._strings)
-        )
+        header = struct.pack("=HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(self._types), len(self._types), len(self._strings))
         return header + bytes(self._types) + bytes(self._strings)
 
     def _type(

@@ -115,9 +115,7 @@ class Enum(Type):
 
     __slots__ = ("signed", "size", "values")
 
-    def __init__(
-        self, id: int, kind: int, name: str, size: int, signed: bool, values: Sequence[tuple[str, int]]
-    ) -> None:
+    def __init__(self, id: int, kind: int, name: str, size: int, signed: bool, values: Sequence[tuple[str, int]]) -> None:
         super().__init__(id, kind, name)
         self.size = size
         self.signed = signed
@@ -140,9 +138,7 @@ class Section(Type):
 
     __slots__ = ("size", "variables")
 
-    def __init__(
-        self, id: int, kind: int, name: str, size: int, variables: Sequence[tuple[int, int, int]]
-    ) -> None:
+    def __init__(self, id: int, kind: int, name: str, size: int, variables: Sequence[tuple[int, int, int]]) -> None:
         super().__init__(id, kind, name)
         self.size = size
         self.variables = tuple(variables)

@@ -1,11 +1,13 @@
 """The BPF ring buffer (Linux 5.8), mmapped and read by hand.
 
-Layout (kernel/bpf/ringbuf.c): a consumer page, a producer page, and the data twice in a row, so that a record never wraps. Positions
-count bytes for ever; a record is an 8-byte header (u32 length with two flag bits, u32 page offset) and its payload, rounded up to 8.
+Layout (kernel/bpf/ringbuf.c): a consumer page, a producer page, and the data twice in a row, so that a record
+never wraps. Positions count bytes for ever; a record is an 8-byte header (u32 length with two flag bits, u32
+page offset) and its payload, rounded up to 8.
 """
 
 from __future__ import annotations
 
+from rawkm.buffers.reader import POSITIONS, Reader, leading
 from rawkm.buffers.schema import Batch
 from rawkm.errors import RingCorrupt, UsageError
 from rawkm.syscall import PAGE_SIZE
@@ -13,11 +15,8 @@ from rawkm.uapi.constants import MapType, RingbufFlag
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from rawkm.buffers.schema import Schema
     from rawkm.maps import Map
-    from rawkm.syscall.kernel import Poller
 
 _BUSY = RingbufFlag.BUSY_BIT
 _DISCARD = RingbufFlag.DISCARD_BIT
@@ -36,22 +35,23 @@ def ring_size(wanted: int) -> int:
     return size
 
 
-class RingBuf:
-    """A reader of ``ring``, whose records are all of ``schema``. One reader per ring.
+class RingBuf(Reader):
+    """A reader of ``ring``, whose records are all of ``schema``. One at a time: it begins where the last one stopped.
 
-    ``discarded``: records that their program gave up after reserving them.
+    ``discarded``: records that their program gave up after reserving them. The kernel does not count what
+    found no room: a program that wants to know counts.
     """
 
-    __slots__ = ("_consumer", "_data", "_map", "_poller", "_position", "_size", "discarded", "schema")
+    __slots__ = ("_consumer", "_data", "_map", "_position", "_size", "_stride", "discarded")
 
     def __init__(self, ring: Map, schema: Schema) -> None:
         if ring.spec.type != MapType.RINGBUF:
             raise UsageError(f"the map {ring.name} is no ring buffer")
+        super().__init__(ring.kernel, schema)
         self._map = ring
-        self.schema = schema
         self.discarded = 0
         self._size = ring.spec.max_entries
-        self._poller: Poller | None = None
+        self._stride = _HEADER + (schema.size + 7 & ~7)
         # The kernel lets user space write the consumer page only, and only if it is mapped alone.
         self._consumer = ring.kernel.mmap(ring.fd, PAGE_SIZE, writable=True)
         try:
@@ -67,85 +67,76 @@ class RingBuf:
         return [self._map.fd]
 
     def read(self) -> Batch:
-        """What can be read now, at most about 1 MiB; empty when there is nothing. The space is given back before it returns."""
-        stride = _HEADER + (self.schema.size + 7 & ~7)
-        data = b""
-        while not data:
-            available = self._available()
-            if available == 0:
-                break
+        """What can be read now, at most about 1 MiB; empty when there is nothing. The space is given back by then.
+
+        Raises RingCorrupt when the ring contradicts itself, its records are not of the schema, or somebody else
+        reads it, too.
+        """
+        available = self._available()
+        runs: list[tuple[int, int]] = []
+        if available:
             start = PAGE_SIZE + self._position % self._size
-            count = self._regular(start, min(available, _SPAN) // stride, stride)
-            if count:
+            end = self._scan(start, start + available, runs)
+            if end > start:
+                # Every header has been looked at before the first record is copied: one fence serves them all.
                 self._data.fence()
-                data = bytes(self._data.view[start : start + count * stride])
-                self._advance(count * stride)
-            elif not self._skip(start, available):
-                break
-        return Batch(self.schema, data, stride=stride, skip=_HEADER)
-
-    def poll(self, timeout: float) -> Batch:
-        """As ``read``, after waiting up to ``timeout`` seconds for something to come."""
-        batch = self.read()
-        if not len(batch):
-            if self._poller is None:
-                self._poller = self._map.kernel.poller()
-                self._poller.add(self._map.fd)
-            if self._poller.wait(timeout):
-                batch = self.read()
-        return batch
-
-    def batches(self, timeout: float) -> Iterator[Batch]:
-        """Batch after batch, until nothing has come for ``timeout`` seconds."""
-        while len(batch := self.poll(timeout)):
-            yield batch
+                view = self._data.view
+                data = b"".join([view[a:b] for a, b in runs])
+                self._position = self._position + end - start & POSITIONS
+                self._consumer.fence()
+                self._consumer.store_u64(0, self._position)
+                return Batch(self.schema, data, stride=self._stride, skip=_HEADER)
+        return Batch(self.schema, b"", stride=self._stride, skip=_HEADER)
 
     def close(self) -> None:
-        if self._poller is not None:
-            self._poller.close()
+        """Gives the memory back; the map stays its owner's. Batches that were read stay valid."""
+        super().close()
         self._data.close()
         self._consumer.close()
 
-    def __enter__(self) -> RingBuf:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
     def _available(self) -> int:
         """Bytes between the consumer and the producer."""
-        available = self._data.load_u64(0) - self._position
+        if self._consumer.load_u64(0) != self._position or self._position % 8:
+            raise RingCorrupt(f"the consumer of the ring {self._map.name} was moved: does somebody else read it?")
+        available = self._data.load_u64(0) - self._position & POSITIONS
         self._data.fence()
-        if not 0 <= available <= self._size or available % 8:
-            raise RingCorrupt(f"the ring's producer is {available} bytes ahead of its consumer; the ring has {self._size}")
+        if available > self._size or available % 8:
+            raise RingCorrupt(
+                f"the ring's producer is {available} bytes ahead of its consumer; the ring has {self._size}"
+            )
         return available
 
-    def _regular(self, start: int, most: int, stride: int) -> int:
-        """How many records from ``start`` on are complete and of the schema's size."""
-        if most <= 0:
-            return 0
-        words = self._data.view[start : start + most * stride].cast("I")[:: stride // 4].tolist()
-        size = self.schema.size
-        if words.count(size) == most:
-            return most
-        return next(i for i, word in enumerate(words) if word != size)
+    def _scan(self, start: int, end: int, runs: list[tuple[int, int]]) -> int:
+        """Finds the ``runs`` of good records from ``start`` on, and returns how far it came.
 
-    def _skip(self, start: int, available: int) -> bool:
-        """Passes one discarded record. False at one that is still being written: its end is what wakes us."""
-        header = self._data.load_u32(start)
-        length = header & ~_FLAGS
-        advance = _HEADER + length + 7 & ~7
-        if header & _BUSY:
-            return False
-        if advance > available:
-            raise RingCorrupt(f"a record of {length} bytes, but only {available} bytes were written")
-        if not header & _DISCARD:
-            raise RingCorrupt(f"a record of {length} bytes in a ring of {self.schema.size}-byte {self.schema.name}")
-        self.discarded += 1
-        self._advance(advance)
-        return True
-
-    def _advance(self, by: int) -> None:
-        self._position += by
-        self._consumer.fence()
-        self._consumer.store_u64(0, self._position)
+        It stops at ``end``, when there is enough for a batch, and at a record that is still being written (whose
+        end wakes us, as it begins where the consumer then stands).
+        """
+        data, size, stride = self._data, self.schema.size, self._stride
+        room = window = max(_SPAN // stride, 1)
+        at = start
+        while at < end and room:
+            header = data.load_u32(at)
+            if header == size and at + stride <= end:
+                most = min(room, window, (end - at) // stride)
+                headers = data.view[at : at + most * stride].cast("I")[stride // 4 :: stride // 4]
+                run = 1 + leading(headers, size)
+                runs.append((at, at + run * stride))
+                at += run * stride
+                room -= run
+                # Where discarded records are mixed in, do not look at the same headers again and again.
+                window = 4 * most if run == most else 2 * run + 16
+                continue
+            if header & _BUSY:
+                break
+            length = header & ~_FLAGS
+            advance = _HEADER + length + 7 & ~7
+            if advance > end - at or not header & _DISCARD:
+                if at > start:
+                    break  # deliver what is good; the next read begins here
+                if advance > end - at:
+                    raise RingCorrupt(f"a record of {length} bytes, but only {end - at} bytes were written")
+                raise RingCorrupt(f"a record of {length} bytes in a ring of {size}-byte {self.schema.name}")
+            self.discarded += 1
+            at += advance
+        return at

@@ -29,12 +29,13 @@ _SCALARS = {
 class Schema:
     """A record: fields in order, laid out as C does (each aligned to its size), padded to a multiple of 8 bytes.
 
-    Types: u8 … u64, i8 … i64, and ``char[N]``, which decodes to N bytes. ``Schema("Hit", ts="u64", comm="char[16]")``.
+    Types: u8 … u64, i8 … i64, and ``char[N]``, which decodes to N bytes.
+    ``Schema("Hit", ts="u64", comm="char[16]")``. Raises SchemaError for no fields and for any other type.
     """
 
     __slots__ = ("_offsets", "fields", "format", "name", "size")
 
-    def __init__(self, name: str, **fields: str) -> None:
+    def __init__(self, name: str, /, **fields: str) -> None:
         if not fields:
             raise SchemaError(f"the record {name} has no fields")
         self.name = name
@@ -78,7 +79,7 @@ def _parse(name: str, field: str, kind: str) -> tuple[str, int, int]:
         code, size = _SCALARS[kind]
         return code, size, size
     length = kind[5:-1] if kind.startswith("char[") and kind.endswith("]") else ""
-    if not length.isdigit() or int(length) == 0:
+    if not (length.isascii() and length.isdigit()) or int(length) == 0:
         raise SchemaError(f"{name}.{field} has the type {kind!r}; the types are {', '.join(_SCALARS)} and char[N]")
     return f"{length}s", int(length), 1
 
@@ -110,8 +111,13 @@ class Batch:
         """One field of every record, without touching the others."""
         offset, size, code = self.schema._field(field)
         before = self.skip + offset
-        if size in (1, 2, 4, 8) and before % size == 0 and self.stride % size == 0 and not code.endswith("s"):
-            words: memoryview[int] = memoryview(self.data).cast(code)  # type: ignore[call-overload]  # a format of _SCALARS
-            return words[before // size :: self.stride // size].tolist()
-        each = struct.iter_unpack(f"={before}x{code}{self.stride - before - size}x", self.data)
-        return [value for (value,) in each]
+        if code.endswith("s"):
+            each = struct.iter_unpack(f"={before}x{code}{self.stride - before - size}x", self.data)
+            return [value for (value,) in each]
+        # Records are a multiple of 8 bytes long, so the field recurs every so many words of its own size. Where
+        # the first is not a whole number of them from the start (a perf record's payload is at 12), begin later.
+        shift = before % size
+        end = shift + (len(self.data) - shift) // size * size
+        view = memoryview(self.data)[shift:end]
+        words: memoryview[int] = view.cast(code)  # type: ignore[call-overload]  # a format of _SCALARS
+        return words[before // size :: self.stride // size].tolist()

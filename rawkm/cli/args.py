@@ -6,11 +6,13 @@ attached, so a command line that is plainly right is read by ``quick``; whatever
 
 from __future__ import annotations
 
+from rawkm.errors import UsageError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser
     from collections.abc import Callable, Sequence
-    from typing import Any
+    from typing import Any, NoReturn
 
 
 class Option:
@@ -93,12 +95,23 @@ def _list(value: object) -> list[object]:
 
 
 def full(
-    argv: Sequence[str], options: Sequence[Option], positional: str | None, *, prog: str, description: str, epilog: str
+    argv: Sequence[str],
+    options: Sequence[Option],
+    positional: str | None,
+    *,
+    prog: str,
+    description: str,
+    epilog: str,
 ) -> Args:
-    """By argparse: exits with the help (0) or a sentence about what is wrong (2)."""
+    """By argparse. Exits with status 0 after printing the help; raises UsageError with a sentence about what is wrong."""
     from argparse import ArgumentParser, RawDescriptionHelpFormatter
 
-    parser = ArgumentParser(
+    class Parser(ArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            # argparse would print the usage, too: many lines that hide the one that matters.
+            raise UsageError(f"{message} ({self.prog} --help tells more)")
+
+    parser = Parser(
         prog=prog,
         description=description,
         epilog=epilog,
@@ -109,7 +122,8 @@ def full(
         parser.add_argument(positional, nargs="+", metavar="PATTERN", help="functions to trace")
     for option in options:
         _add(parser, option)
-    values = vars(parser.parse_args(argv))
+    # Patterns may stand between the options, as ``quick`` has them.
+    values = vars(parser.parse_intermixed_args(list(argv)))
     for option in options:
         if option.many and values[option.dest] is None:
             values[option.dest] = []

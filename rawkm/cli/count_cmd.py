@@ -15,16 +15,25 @@ from rawkm.targets import labels
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rawkm.cli.args import Args
-    from rawkm.session import Session
     from rawkm.stops import Stops
     from rawkm.syscall.kernel import Kernel
 
 TAKES_COMMAND = True
-DESCRIPTION = f"Counts how often each function runs, with one program attached to all of them by one system call.\n\n{options.PATTERNS}\n\n{SCOPE}"
+DESCRIPTION = f"""\
+Counts how often each function runs, with one program attached to all of them by one system call.
+
+{options.PATTERNS}
+
+{SCOPE}"""
 EXAMPLES = """\
 examples:
   rawkm count 'tcp_*' 'udp_*' -d 5
   rawkm count -i 1 --top 20 'vfs_*' -- find / -name passwd
+
+--json: {"type":"count","function","module","address","count"} per function (address: the symbol's, null where hidden); with -i
+also "interval", the round's number from 1, and "ts_ns", CLOCK_MONOTONIC at its end; counts are of that round. Last:
+{"type":"summary","backend","attached","hits","dropped","missed","recursion_misses","unfollowed","resolve_ms","attach_ms",
+"attach_syscall_ms","detach_ms","command_status"}, null where the kernel cannot tell.
 """
 
 
@@ -37,21 +46,15 @@ OPTIONS = (
 
 
 def run(args: Args, kernel: Kernel) -> int:
-    report: Report | None = None
-
-    def follow(session: Session, stops: Stops) -> None:
-        nonlocal report
-        assert isinstance(session, CountSession)
-        if report is None:
-            report = Report(args, session)
-            report.until(stops)
-        else:
-            report.last()
-
-    return trace_with(args, kernel, lambda targets, tree: CountSession(kernel, targets, tree=tree), follow)
+    return trace_with(
+        args,
+        kernel,
+        lambda targets, tree: CountSession(kernel, targets, tree=tree),
+        lambda session: Rounds(args, session),
+    )
 
 
-class Report:
+class Rounds:
     """Prints rounds of counts: one at the end, and with -i one per interval."""
 
     def __init__(self, args: Args, session: CountSession) -> None:

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from rawkm.syscall.kernel import Kernel
     from rawkm.targets import Rejected, Targets
 
-DESCRIPTION = f"Shows which functions PATTERN chooses, and which of them would not be attached, with the reason.\n\n{options.PATTERNS}"
+DESCRIPTION = f"""\
+Shows which functions PATTERN chooses, and which of them would not be attached, with the reason.
+
+{options.PATTERNS}"""
 EXAMPLES = """\
 examples:
   rawkm list 'tcp_*'

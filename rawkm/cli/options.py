@@ -27,8 +27,15 @@ def seconds(text: str) -> float:
 
 
 def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0 or len(text) > 12:
+    if not _is_number(text):
         raise ValueError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+def pid(text: str) -> int:
+    # include/linux/threads.h, PID_MAX_LIMIT.
+    if not _is_number(text) or int(text) > 1 << 22:
+        raise ValueError(f"{text!r} is no process id")
     return int(text)
 
 
@@ -37,9 +44,14 @@ def size(text: str) -> int:
     units = {"k": 10, "m": 20, "g": 30}
     shift = units.get(text[-1:].lower(), 0)
     digits = text[:-1] if shift else text
-    if not digits.isdecimal() or int(digits) == 0 or int(digits) << shift > 1 << 31:
+    if not _is_number(digits) or int(digits) << shift > 1 << 31:
         raise ValueError(f"{text!r} is no size: write bytes, or 64K, 16M (at most 2G)")
     return int(digits) << shift
+
+
+def _is_number(text: str) -> bool:
+    """A whole number above 0, and short enough for int() to take."""
+    return text.isascii() and text.isdecimal() and len(text) <= 12 and int(text) > 0
 
 
 COMMON = (Option("--explain", help="print every system call on stderr, its attr byte by byte"),)
@@ -58,7 +70,7 @@ TRACING = (
     Option(
         "-p",
         "--pid",
-        convert=positive,
+        convert=pid,
         metavar="PID",
         help="only this process, its threads and descendants; ends when it does",
     ),
@@ -70,7 +82,12 @@ TRACING = (
         default="warn",
         help="what to do about a function that is not there or is refused (default: warn)",
     ),
-    Option("--max-funcs", convert=positive, metavar="N", help="refuse when more functions than this would be attached"),
+    Option(
+        "--max-funcs",
+        convert=positive,
+        metavar="N",
+        help="refuse when more functions than this would be attached",
+    ),
     JSON,
     Option("--ready-file", convert=str, metavar="FILE", help="created when everything is attached"),
 )

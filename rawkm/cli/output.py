@@ -8,7 +8,10 @@ if TYPE_CHECKING:
 
 
 def plain(text: str) -> str:
-    """``text`` without anything that a terminal would act upon: names from the kernel and other processes are not to be trusted."""
+    """``text`` without anything that a terminal would act upon, or that cannot be printed: all that is escaped.
+
+    Names from the kernel and from other processes are not to be trusted.
+    """
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else _escape(c) for c in text)
@@ -16,7 +19,9 @@ def plain(text: str) -> str:
 
 def _escape(char: str) -> str:
     code = ord(char)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def comm(raw: bytes) -> str:
@@ -30,7 +35,10 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequ
     widths = [max(len(row[i]) for row in body) for i in range(len(headings))]
     lines = []
     for row in body:
-        cells = [cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
+        cells = [
+            cell.rjust(w) if i in right else cell.ljust(w)
+            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
 
@@ -43,6 +51,6 @@ def json_line(values: Mapping[str, object]) -> str:
 
 
 def count_of(number: int, noun: str) -> str:
-    """"1 function", "2 functions", "1,234 recursion misses"."""
+    """A number with its noun: "1 function", "2 functions", "1,234 recursion misses"."""
     plural = noun + ("es" if noun.endswith("s") else "s")
     return f"{number:,} {noun if number == 1 else plural}"

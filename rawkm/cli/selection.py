@@ -15,32 +15,34 @@ if TYPE_CHECKING:
 _FEW = 4
 
 
-def complain(kernel: Kernel, args: Args, targets: Targets, patterns: list[Pattern]) -> None:
-    """Warns of what is missing, as --missing asks. Raises RawkmError when nothing is left, or for --missing error."""
-    from rawkm.cli.tracing import note
+def left_out(kernel: Kernel, args: Args, targets: Targets, patterns: list[Pattern]) -> list[str]:
+    """What is missing, as --missing asks, and what is left alone.
 
-    lost = [r for r in targets.rejected if not r.denied]
+    Raises RawkmError when nothing remains, and for --missing error when anything is missing.
+    """
     denied = [r for r in targets.rejected if r.denied]
-    exact = {pattern.name for pattern in patterns if pattern.exact}
-    named = [r for r in denied if r.name in exact]
     if targets.missing and (args.missing != "ignore" or not targets.ok):
         from rawkm.targets.reasons import explain_missing
 
         explain_missing(kernel, targets, patterns)
     if not targets.ok:
         raise RawkmError(_nothing(targets))
-    bad = targets.missing + lost
+    bad = targets.missing + [r for r in targets.rejected if not r.denied]
     if bad and args.missing == "error":
         raise RawkmError(f"--missing error: {_listed(bad)}")
+    remarks: list[str] = []
     if args.missing == "warn":
-        for text in targets.notes if not targets.certain else ():
-            note(text)
+        remarks += targets.notes if not targets.certain else ()
         if bad:
-            note(f"left out: {_listed(bad)}")
+            remarks.append(f"left out: {_listed(bad)}")
+    exact = {pattern.name for pattern in patterns if pattern.exact}
+    named = [r for r in denied if r.name in exact]
     if named:
-        note(f"left alone (--unsafe overrides): {_listed(named)}")
+        remarks.append(f"left alone (--unsafe overrides): {_listed(named)}")
     elif denied:
-        note(f"left alone for safety: {count_of(len(denied), 'function')} (rawkm list shows them, --unsafe overrides)")
+        count = count_of(len(denied), "function")
+        remarks.append(f"left alone for safety: {count} (rawkm list shows them, --unsafe overrides)")
+    return remarks
 
 
 def _nothing(targets: Targets) -> str:

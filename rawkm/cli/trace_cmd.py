@@ -16,16 +16,23 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rawkm.buffers import Batch
     from rawkm.cli.args import Args
-    from rawkm.session import Session
     from rawkm.stops import Stops
     from rawkm.syscall.kernel import Kernel
 
 TAKES_COMMAND = True
-DESCRIPTION = f"Prints one line per hit: time, CPU, process and thread, command name, function.\n\n{options.PATTERNS}\n\n{SCOPE}"
+DESCRIPTION = f"""\
+Prints one line per hit: time, CPU, process and thread, command name, function.
+
+{options.PATTERNS}
+
+{SCOPE}"""
 EXAMPLES = """\
 examples:
   rawkm trace 'tcp_v4_*' -n 20
   rawkm trace --json --buffer-size 16M 'vfs_open' -- make
+
+--json: {"type":"event","ts_ns","cpu","pid","tid","comm","function"} per hit (ts_ns: CLOCK_MONOTONIC), and last the same summary
+as of `rawkm count`. Hits that found the buffer full are counted as dropped: events + dropped = hits.
 """
 
 _RING_DEFAULT = 4 << 20
@@ -53,23 +60,15 @@ OPTIONS = (
 def run(args: Args, kernel: Kernel) -> int:
     perf = args.buffer == "perf"
     size = args.buffer_size or (_PERF_DEFAULT if perf else _RING_DEFAULT)
-    printer: Printer | None = None
-
-    def follow(session: Session, stops: Stops) -> None:
-        nonlocal printer
-        assert isinstance(session, TraceSession)
-        if printer is None:
-            printer = Printer(args, session)
-            printer.until(stops)
-        else:
-            printer.last()
-
     return trace_with(
-        args, kernel, lambda targets, tree: TraceSession(kernel, targets, tree=tree, perf=perf, size=size), follow
+        args,
+        kernel,
+        lambda targets, tree: TraceSession(kernel, targets, tree=tree, perf=perf, size=size),
+        lambda session: Lines(args, session),
     )
 
 
-class Printer:
+class Lines:
     """Turns batches into lines, written a batch at a time."""
 
     def __init__(self, args: Args, session: TraceSession) -> None:
@@ -88,21 +87,16 @@ class Printer:
 
     def until(self, stops: Stops) -> None:
         """Reads and prints until something ends the trace or the limit is reached."""
-        while not stops.wait():
-            self._drain()
-            if self._left == 0:
-                return
+        while not stops.wait() and self._left != 0:
+            # One batch a turn: a buffer that fills as fast as it is read must not keep us from looking for a reason to stop.
+            self._print(self._session.read())
 
     def last(self) -> None:
         """Reads what was left in the buffer."""
-        self._drain()
-        if self._unread:
-            note(f"{self._unread:,} more events came and were not printed (-n)")
-
-    def _drain(self) -> None:
         while len(batch := self._session.read()):
             self._print(batch)
-        sys.stdout.flush()
+        if self._unread:
+            note(f"{self._unread:,} more events came and were not printed (-n)")
 
     def _print(self, batch: Batch) -> None:
         # CPUs write side by side: within a batch, put things in order.
@@ -112,7 +106,8 @@ class Printer:
             self._left -= len(rows)
             self._unread += len(rest)
         make = self._as_json if self._json else self._as_text
-        sys.stdout.write("".join([make(*row) for row in rows]))  # type: ignore[arg-type]
+        sys.stdout.write("".join([make(*row) for row in rows]))  # type: ignore[arg-type]  # as the schema says
+        sys.stdout.flush()
 
     def _as_text(self, ts: int, pid_tgid: int, func: int, cpu: int, raw_comm: bytes) -> str:
         second, rest = divmod(ts + self._epoch, 1_000_000_000)

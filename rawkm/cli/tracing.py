@@ -15,6 +15,7 @@ from rawkm.targets import resolve
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Protocol, TypeVar
 
     from rawkm.cli.args import Args
     from rawkm.command import Command
@@ -24,19 +25,34 @@ if TYPE_CHECKING:
     from rawkm.syscall.kernel import Kernel
     from rawkm.targets import Pattern, Target, Targets
 
+    S = TypeVar("S", bound=Session)
+else:
+    Protocol = object
+
 SCOPE = """\
-With COMMAND, only hits in its process tree count (every thread and descendant), with -p PID those of a living process's tree; without
-either, everybody's. A hit belongs to the task that was running: work in interrupts and softirqs (most of packet reception) runs
-in whatever task it interrupts, so it may be counted for a process that has nothing to do with it, or missed for one that has."""
+With COMMAND (after --), only hits in its process tree count (every thread and descendant), with -p PID those of a living
+process's tree; without either, everybody's. COMMAND starts when everything is attached, and the trace ends with it. A hit
+belongs to the task that was running: work in interrupts and softirqs (most of packet reception) runs in whatever task it
+interrupts, so it may be counted for a process that has nothing to do with it, or missed for one that has."""
+
+
+class Report(Protocol):
+    """What a command prints of its session."""
+
+    def until(self, stops: Stops) -> None:
+        """Reads and prints until there is a reason to stop."""
+
+    def last(self) -> None:
+        """Everything has come to rest: prints what is left."""
 
 
 def trace_with(
     args: Args,
     kernel: Kernel,
-    make: Callable[[list[Target], Tree | None], Session],
-    follow: Callable[[Session, Stops], None],
+    make_session: Callable[[list[Target], Tree | None], S],
+    make_report: Callable[[S], Report],
 ) -> int:
-    """Runs a whole trace. ``make`` makes the session, ``follow`` reads it until something ends it, and once more at the end."""
+    """Runs a whole trace: resolve, attach, let the command go, report, detach, account. Returns the exit status."""
     from rawkm.stops import Stops
 
     options.check_scope(args)
@@ -54,26 +70,31 @@ def trace_with(
                 tree.add(args.pid)
             start = perf_counter()
             targets = resolve(kernel, patterns, deny=deny, addresses=args.by == "addrs")
+            if args.by == "syms":
+                targets.keep_unique_names()
             resolve_ms = (perf_counter() - start) * 1e3
-            _check(kernel, args, targets, patterns)
+            remarks = _check(kernel, args, targets, patterns)
             if args.command:
                 command = _start(args, tree)
-            with make(targets.ok, tree) as session:
+            with make_session(targets.ok, tree) as session:
                 _interrupted(stops)
                 session.attach(by=args.by)
+                # Only now: if it had failed, what was left out would not matter.
+                for remark in remarks:
+                    note(remark)
                 _report_culprits(args, session)
-                stops.watch(seconds=args.duration, command=command, pid=args.pid, fds=getattr(session, "fds", ()))
+                stops.watch(seconds=args.duration, command=command, pid=args.pid, fds=session.fds)
+                report = make_report(session)
                 session.activate()
                 _create(args.ready_file)
                 if command is not None:
                     command.go()
                 gc.enable()
-                follow(session, stops)
+                report.until(stops)
                 account = session.finish()
                 if command is not None:
                     command.end()
-                # What was on its way when the trace ended.
-                follow(session, stops)
+                report.last()
                 _account(args, account, resolve_ms, command)
         finally:
             if command is not None:
@@ -98,17 +119,19 @@ def _start(args: Args, tree: Tree | None) -> Command:
     return Command(args.command, seed=lambda: None, stdout_to_stderr=args.json)
 
 
-def _check(kernel: Kernel, args: Args, targets: Targets, patterns: list[Pattern]) -> None:
-    """Says what will not be traced, and refuses what cannot or shall not go on."""
+def _check(kernel: Kernel, args: Args, targets: Targets, patterns: list[Pattern]) -> list[str]:
+    """What will not be traced, a sentence each. Raises RawkmError for what cannot or shall not go on."""
+    remarks: list[str] = []
     if not targets.ok or targets.missing or targets.rejected or targets.notes:
-        from rawkm.cli.selection import complain
+        from rawkm.cli.selection import left_out
 
-        complain(kernel, args, targets, patterns)
+        remarks = left_out(kernel, args, targets, patterns)
     if args.max_funcs is not None and len(targets.ok) > args.max_funcs:
         raise RawkmError(
             f"{count_of(len(targets.ok), 'function')} would be attached, more than --max-funcs {args.max_funcs}: "
             "narrow the patterns or raise the limit"
         )
+    return remarks
 
 
 def _report_culprits(args: Args, session: Session) -> None:
@@ -183,8 +206,8 @@ def _words(account: Account) -> str:
     if not account.recursion_misses:
         return ""
     return (
-        " (hits on a CPU that was just running a BPF program or a map operation: mostly tracing's own helpers, "
-        "not counted as hits)"
+        " (hits while their CPU was inside a BPF program or a map operation, mostly in interrupts that came just then: "
+        "the kernel runs no program for them)"
     )
 
 

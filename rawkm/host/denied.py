@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rawkm.errors import SyscallError
+from rawkm.errors import NotSupportedError, SyscallError
 from rawkm.host import caps, memlock, sysctl
 
 TYPE_CHECKING = False
@@ -34,6 +34,12 @@ def explain(kernel: Kernel, purpose: str, *needed: int) -> tuple[str, str]:
             "raise it (ulimit -l unlimited) or give CAP_SYS_RESOURCE",
         )
     return "the kernel does not say why, and no capability is missing (a security module may forbid it)", ""
+
+
+def error(kernel: Kernel, err: SyscallError, purpose: str, *needed: int) -> NotSupportedError:
+    """What to raise for ``err``, an EPERM."""
+    why, help = explain(kernel, purpose, *needed)
+    return NotSupportedError("rawkm cannot trace here", f"{err}: {why}", help=help)
 
 
 def _in_user_namespace(kernel: Kernel) -> bool:

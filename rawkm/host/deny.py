@@ -6,18 +6,24 @@ event (the kernel refuses to nest) but costs a refused hit, counted as a recursi
 
 from __future__ import annotations
 
-from rawkm.host.globs import Glob, is_glob
+from rawkm.errors import UsageError
+from rawkm.host.globs import Glob, is_glob, to_bytes
+from rawkm.host.lines import lines_holding
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    (
-        # kernel/trace/ftrace.c names what it cannot name: discarded weak functions. There is nothing to attach to.
-        "a leftover of a discarded weak function",
-        ("__ftrace_invalid_address___*",),
-    ),
+    # (the reason, the globs)
+    Rule = tuple[str, tuple[str, ...]]
+
+# What is in the kernel's list and yet no function: never attached, whatever the user drops.
+NO_FUNCTIONS: tuple[Rule, ...] = (
+    # kernel/trace/ftrace.c, test_for_valid_rec: how it prints a record whose function is gone.
+    ("a leftover of a discarded weak function", ("__ftrace_invalid_address___*",)),
+)
+
+RULES: tuple[Rule, ...] = (
     (
         # tools/testing/selftests/bpf, kprobe_multi_bench_attach: splats when a program runs while RCU is not watching.
         "it runs where RCU is not watching",
@@ -52,6 +58,7 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
             "fgraph_*",
             "function_graph_*",
             "bsearch",
+            "is_endbr",
             "bpf_get_func_ip_*",
             "bpf_get_attach_cookie_*",
             "*_bpf_prog_run*",
@@ -89,50 +96,70 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 
 class DenyList:
-    """``reason(name)`` says why a function is denied, None when it is not. ``extra``: globs of the user's; ``builtin``: RULES."""
+    """Which functions to leave alone, and why. ``extra``: globs of the user's; ``builtin``: RULES.
+
+    Raises UsageError for an extra rule that could never match a function's name.
+    """
 
     __slots__ = ("_all", "_groups")
 
     def __init__(self, extra: Sequence[str] = (), *, builtin: bool = True) -> None:
-        rules = [("denied by --deny", tuple(extra)), *(RULES if builtin else ())]
+        for glob in extra:
+            if not glob or any(char.isspace() or char in ":/" for char in glob):
+                raise UsageError(
+                    f"{glob!r} denies nothing: write a function's name or a glob over names, without a module"
+                )
+        rules = (("denied by --deny", tuple(extra)), *NO_FUNCTIONS, *(RULES if builtin else ()))
         self._groups = [(reason, _Globs(globs)) for reason, globs in rules]
         self._all = _Globs([glob for _, globs in rules for glob in globs])
 
+    def denied(self, names: Sequence[bytes]) -> dict[bytes, str]:
+        """Those of ``names`` that are denied, each with the reason of the first rule that says so."""
+        return {name: self._reason(name) for name in self._all.among(names)}
+
     def reason(self, name: bytes) -> str | None:
-        if not self._all.match(name):
-            return None
-        return next(reason for reason, globs in self._groups if globs.match(name))
+        """Why ``name`` is denied, None when it is not."""
+        return self.denied([name]).get(name)
+
+    def _reason(self, name: bytes) -> str:
+        return next(reason for reason, globs in self._groups if globs.among([name]))
 
 
 class _Globs:
-    """Many globs at once, sorted by form: one look-up, one startswith, one endswith for nearly all of them."""
+    """Many globs against many names at once: a name costs two look-ups, whatever the number of the globs."""
 
     __slots__ = ("_exact", "_infixes", "_others", "_prefixes", "_suffixes")
 
     def __init__(self, globs: Sequence[str]) -> None:
-        exact, prefixes, suffixes = [], [], []
+        exact: list[bytes] = []
+        prefixes: list[bytes] = []
+        suffixes: list[bytes] = []
         self._infixes: list[bytes] = []
         self._others: list[Glob] = []
         for glob in globs:
             body = glob.strip("*")
+            raw = to_bytes(body)
             if not body or is_glob(body):
                 self._others.append(Glob(glob))
-            elif glob == body:
-                exact.append(body.encode())
-            elif glob == body + "*":
-                prefixes.append(body.encode())
-            elif glob == "*" + body:
-                suffixes.append(body.encode())
+            elif not glob.startswith("*"):
+                (exact if glob == body else prefixes).append(raw)
             else:
-                self._infixes.append(body.encode())
+                (self._infixes if glob.endswith("*") else suffixes).append(raw)
         self._exact = frozenset(exact)
         self._prefixes = tuple(prefixes)
         self._suffixes = tuple(suffixes)
 
-    def match(self, name: bytes) -> bool:
-        if name in self._exact or name.startswith(self._prefixes) or name.endswith(self._suffixes):
-            return True
-        for infix in self._infixes:
-            if infix in name:
-                return True
-        return any(glob.match(name) for glob in self._others) if self._others else False
+    def among(self, names: Sequence[bytes]) -> set[bytes]:
+        """Those of ``names`` that a glob matches."""
+        exact, prefixes, suffixes = self._exact, self._prefixes, self._suffixes
+        found = {
+            name for name in names if name in exact or name.startswith(prefixes) or name.endswith(suffixes)
+        }
+        if self._infixes:
+            # One search through all names for each, where "infix in name" would be one for each name.
+            text = b"\n" + b"\n".join(names) + b"\n"
+            for infix in self._infixes:
+                found.update(line for _, line in lines_holding(text, infix))
+        for glob in self._others:
+            found.update(name for name in names if glob.match(name))
+        return found

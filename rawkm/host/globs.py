@@ -11,76 +11,78 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import re
 
-# What can stand in a symbol or module name. Never white space: lines are searched, not split.
-_ANY = rb"[^\s\[\]]"
 _SPECIAL = "*?["
 
 
 class Glob:
-    """``*``, ``?``, ``[a-z]`` and ``[!a-z]``; everything else stands for itself. ``prefix``: the literal part that it begins with.
+    """``*``, ``?``, ``[a-z]`` and ``[!a-z]``; everything else stands for itself, as in fnmatch. Over bytes: ``?`` is one of them.
 
-    Raises UsageError for a bracket that is not closed or names nothing.
+    ``prefix``: the literal part that every match begins with; ``exact``: there is nothing else. Raises UsageError for brackets that
+    no shell would read as meant: one that is not closed, and ``[^a-z]``.
     """
 
-    __slots__ = ("_regex", "exact", "open_end", "prefix", "text")
+    __slots__ = ("_end", "_middle", "_open_end", "_regex", "exact", "prefix", "text")
 
     def __init__(self, text: str) -> None:
         self.text = text
-        cut = min((text.index(char) for char in _SPECIAL if char in text), default=len(text))
-        self.prefix = text[:cut].encode()
-        self.exact = cut == len(text)
-        self.open_end = text[cut:] == "*"
+        raw = to_bytes(text)
+        cut = min((raw.index(char) for char in (b"*", b"?", b"[") if char in raw), default=len(raw))
+        self.prefix = raw[:cut]
+        self.exact = cut == len(raw)
+        self._open_end = raw[cut:] == b"*"
         self._regex: re.Pattern[bytes] | None = None
-        if not self.exact and not self.open_end:
-            from re import compile
-
-            self._regex = compile(translate(text))
+        # What stands between the stars, and behind the last.
+        self._middle = [part for part in raw[cut:].split(b"*")[1:-1] if part]
+        self._end = raw[raw.rfind(b"*") + 1 :]
+        if "?" in text or "[" in text:
+            _check_brackets(text)
+            self._regex = _compile(text)
 
     def match(self, name: bytes) -> bool:
         """Whether it matches the whole of ``name``."""
+        if self._open_end:
+            return name.startswith(self.prefix)
         if self.exact:
             return name == self.prefix
-        if self._regex is None:
-            return name.startswith(self.prefix)
-        return self._regex.fullmatch(name) is not None
-
-    @property
-    def regex(self) -> bytes:
-        """As a regular expression over bytes."""
-        return translate(self.text)
+        if self._regex is not None:
+            return self._regex.match(name) is not None
+        if not name.startswith(self.prefix):
+            return False
+        at = len(self.prefix)
+        for part in self._middle:
+            at = name.find(part, at)
+            if at < 0:
+                return False
+            at += len(part)
+        return name.endswith(self._end, at)
 
 
 def is_glob(text: str) -> bool:
     return any(char in text for char in _SPECIAL)
 
 
-def translate(glob: str) -> bytes:
-    """The regular expression for ``glob``."""
-    import re
+def to_bytes(text: str) -> bytes:
+    """What was typed, as the bytes that were typed: arguments that are no UTF-8 come as surrogates."""
+    return text.encode("utf-8", "surrogateescape")
 
-    out: list[bytes] = []
-    i = 0
-    while i < len(glob):
-        char = glob[i]
-        i += 1
-        if char == "*":
-            if not out or out[-1] != _ANY + b"*":
-                out.append(_ANY + b"*")
-        elif char == "?":
-            out.append(_ANY)
-        elif char == "[":
-            end = glob.find("]", i + 2 if glob[i : i + 1] in ("!", "^") else i + 1)
-            if end < 0:
-                raise UsageError(f"the pattern {glob!r} has a '[' without its ']'")
-            members = glob[i:end].replace("\\", r"\\").replace("[", r"\[")
-            if members[0] in "!^":
-                members = "^" + members[1:].replace("^", r"\^")
-            try:
-                re.compile(f"[{members}]")
-            except re.error:
-                raise UsageError(f"the pattern {glob!r} has a '[...]' that names no characters") from None
-            out.append(b"[" + members.encode() + b"]")
-            i = end + 1
-        else:
-            out.append(re.escape(char.encode()))
-    return b"".join(out)
+
+def _check_brackets(glob: str) -> None:
+    at = glob.find("[")
+    while at >= 0:
+        first = at + 1
+        if glob[first : first + 1] == "^":
+            raise UsageError(f"the pattern {glob!r} has a '[^': write '[!' for all but some characters")
+        if glob[first : first + 1] == "!":
+            first += 1
+        # A "]" in the first place is one of the characters.
+        end = glob.find("]", first + 1)
+        if end < 0:
+            raise UsageError(f"the pattern {glob!r} has a '[' without its ']'")
+        at = glob.find("[", end)
+
+
+def _compile(glob: str) -> re.Pattern[bytes]:
+    import re
+    from fnmatch import translate
+
+    return re.compile(to_bytes(translate(glob)))

@@ -1,60 +1,119 @@
 """/proc/kallsyms: every symbol with its address, type and module.
 
-A line is ``address type name [\\t[module]]`` (kernel/kallsyms.c, s_show). Addresses are all zero for readers that may not see
-them (kptr_restrict, CAP_SYSLOG, perf_event_paranoid).
+A line is ``address type name[\\t[module]]`` (kernel/kallsyms.c, s_show), the kernel's own symbols first and by address. Addresses are all
+zero for readers that may not see them (kptr_restrict, CAP_SYSLOG, perf_event_paranoid).
 """
 
 from __future__ import annotations
 
-from rawkm.host.lines import whole_lines
+from rawkm.host.lines import lines_holding, whole_lines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from rawkm.syscall.kernel import Kernel
 
 PATH = "/proc/kallsyms"
 
-_LINE = rb"\n([0-9a-f]+) ([tTwW]) (%s)(?:[ \t]\[(\S+)\])?(?=\n)"
+# Code, global or local or weak (nm(1)).
+_TEXT = b"tTwW"
 
 # Not functions of the kernel: BPF programs' own symbols and generated trampolines.
 _PSEUDO_MODULES = (b"bpf", b"__builtin__ftrace", b"__builtin__kprobes")
 
 
-def functions(kernel: Kernel, name_regex: bytes = rb"\S+") -> Iterator[tuple[int, bytes, bytes]]:
-    """(address, name, module or b"") of every text symbol whose whole name matches ``name_regex``. Address 0 = hidden."""
-    return parse(kernel.read_chunks(PATH), name_regex)
+def functions(kernel: Kernel, prefix: bytes = b"") -> Iterator[tuple[int, bytes, bytes]]:
+    """(address, name, module or b"") of every text symbol whose name begins with ``prefix``. Address 0 = hidden."""
+    return parse(kernel.read_chunks(PATH), prefix)
 
 
-def parse(chunks: Iterable[bytes], name_regex: bytes = rb"\S+") -> Iterator[tuple[int, bytes, bytes]]:
-    """As ``functions``, over the file's pieces."""
-    import re
-
-    find = re.compile(_LINE % name_regex).finditer
+def parse(chunks: Iterable[bytes], prefix: bytes = b"") -> Iterator[tuple[int, bytes, bytes]]:
+    """As ``functions``, over the file's pieces. Lines that are none of kallsyms are passed over."""
     for text in whole_lines(chunks):
-        for match in find(text):
-            address, _, name, module = match.groups()
-            if module is None:
-                yield int(address, 16), name, b""
-            elif module not in _PSEUDO_MODULES:
+        for line in _lines(text, prefix):
+            address, _, rest = line.partition(b" ")
+            kind, _, symbol = rest.partition(b" ")
+            name, tab, module = symbol.partition(b"\t")
+            if len(kind) != 1 or kind not in _TEXT or not name or not name.startswith(prefix):
+                continue
+            module = module[1:-1] if tab else b""
+            if module in _PSEUDO_MODULES:
+                continue
+            try:
                 yield int(address, 16), name, module
+            except ValueError:
+                pass
 
 
-def named(kernel: Kernel, names: Container[bytes]) -> dict[bytes, list[tuple[int, bytes]]]:
-    """name → [(address, module)] in the file's order, for the text symbols in ``names``."""
-    found: dict[bytes, list[tuple[int, bytes]]] = {}
-    for address, name, module in functions(kernel):
-        if name in names:
-            found.setdefault(name, []).append((address, module))
-    return found
+class Addresses:
+    """The addresses of chosen functions, by name and module. ``hidden``: some were found, but without their addresses."""
+
+    __slots__ = ("_by_symbol",)
+
+    def __init__(self, by_symbol: dict[bytes, list[int]]) -> None:
+        self._by_symbol = by_symbol
+
+    def of(self, name: bytes, module: bytes) -> list[int]:
+        """In the file's order; none when there is no such symbol."""
+        return self._by_symbol[_symbol(name, module)]
+
+    @property
+    def hidden(self) -> bool:
+        found = [addresses for addresses in self._by_symbol.values() if addresses]
+        return bool(found) and not any(address for addresses in found for address in addresses)
+
+
+def addresses(kernel: Kernel, wanted: Iterable[tuple[bytes, bytes]]) -> Addresses:
+    """The addresses of the functions ``wanted``, each a (name, module)."""
+    return find(kernel.read_chunks(PATH), wanted)
+
+
+def find(chunks: Iterable[bytes], wanted: Iterable[tuple[bytes, bytes]]) -> Addresses:
+    """As ``addresses``, over the file's pieces.
+
+    A whole kernel's symbols are a hundred thousand: a line costs one slice and one look-up, and is taken apart only when it is wanted.
+    """
+    found: dict[bytes, list[int]] = {_symbol(name, module): [] for name, module in wanted}
+    prefix = _common_prefix(found)
+    get = found.get
+    cut = 0
+    for text in whole_lines(chunks):
+        # "address type name": the addresses all have the width of the first.
+        cut = cut or text.find(b" ") + 2
+        for line in _lines(text, prefix):
+            known = get(line[cut:])
+            if known is not None and line[cut - 2] in _TEXT:
+                try:
+                    known.append(int(line[: cut - 3], 16))
+                except ValueError:
+                    pass
+    return Addresses(found)
 
 
 def visible(kernel: Kernel) -> bool:
     """Whether this process is shown addresses."""
     for text in whole_lines(kernel.read_chunks(PATH)):
-        import re
-
         # One symbol at address 0 proves nothing (per-CPU symbols start there); a whole piece of zeros does.
-        return re.search(rb"\n0*[1-9a-f]", text) is not None
+        return any(line.partition(b" ")[0].strip(b"0") for line in text.split(b"\n"))
     return False
+
+
+def _symbol(name: bytes, module: bytes) -> bytes:
+    """How a line ends."""
+    return name + b"\t[" + module + b"]" if module else name
+
+
+def _lines(text: bytes, prefix: bytes) -> Iterable[bytes]:
+    """The lines with a symbol that begins with ``prefix``, and perhaps others."""
+    if not prefix:
+        return text.split(b"\n")
+    return (line for _, line in lines_holding(text, b" " + prefix))
+
+
+def _common_prefix(names: Iterable[bytes]) -> bytes:
+    first, last = min(names, default=b""), max(names, default=b"")
+    end = 0
+    while end < len(first) and first[end : end + 1] == last[end : end + 1]:
+        end += 1
+    return first[:end]

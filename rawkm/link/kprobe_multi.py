@@ -81,9 +81,10 @@ def attach(
 ) -> KprobeMultiLink:
     """Attaches ``prog`` to the functions at ``addrs`` or named ``syms`` (one of the two).
 
-    ``addrs``: symbol addresses (kallsyms) or ftrace sites; cookies are found by symbol address only. ``cookies``: one per function,
-    what bpf_get_attach_cookie gives. ``retprobe``: run at return. ``session``: the program was loaded for KPROBE_SESSION.
-    Raises AttachError: EOPNOTSUPP without CONFIG_FPROBE, ESRCH for a bad name, EINVAL (6.12) or ENOENT (7.2) for a bad address.
+    ``addrs``: symbol addresses (kallsyms) or ftrace sites; cookies are found by symbol address only. ``cookies``: one per
+    function, what bpf_get_attach_cookie gives. ``retprobe``: run at return. ``session``: the program was loaded for
+    KPROBE_SESSION. Raises AttachError: EOPNOTSUPP without CONFIG_FPROBE, ESRCH for a bad name, EINVAL (6.12) or ENOENT (7.2) for
+    a bad address.
     """
     if (addrs is None) == (syms is None):
         raise UsageError("kprobe_multi takes either addrs or syms")

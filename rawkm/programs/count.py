@@ -1,16 +1,17 @@
-"""Counting hits per function: the cookie is the function's index, a row of counters per CPU holds the counts."""
+"""Counting hits per function, in a row of counters per CPU."""
 
 from __future__ import annotations
 
-from rawkm.asm import DW, R0, R1, R2, R6, R7, Add, JGe, Lsh, Mov, call, load, map_value, store
+from rawkm.asm import DW, R0, R1, R2, R7, Add, Lsh, load, map_value, store
 from rawkm.prog import ProgramSpec
 from rawkm.programs.common import OUT, cpu_row, epilogue, prologue, rows
-from rawkm.uapi.constants import AttachType, Helper, ProgType
+from rawkm.uapi.constants import AttachType, ProgType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rawkm.maps import MapSpec
     from rawkm.programs.follow import Follow
+    from rawkm.programs.locate import AddressTable, Cookie
 
 # The verifier lets an offset into a map value reach 2^29 - 1 (kernel/bpf/verifier.c, BPF_MAX_VAR_OFF).
 MOST_BYTES = (1 << 29) - 1
@@ -21,14 +22,13 @@ def counters(functions: int, cpus: int) -> MapSpec:
     return rows("counts", 8 * functions, cpus)
 
 
-def program(counts: MapSpec, functions: int, cpus: int, follow: Follow | None = None) -> ProgramSpec:
-    """Adds 1 to ``counts[cpu][cookie]``."""
+def program(
+    counts: MapSpec, functions: int, cpus: int, locate: Cookie | AddressTable, follow: Follow | None = None
+) -> ProgramSpec:
+    """Adds 1 to ``counts[cpu][index]``."""
     insns = [
         *prologue(follow),
-        Mov.reg(R1, R6),
-        call(Helper.get_attach_cookie),
-        JGe.imm(R0, functions, OUT),
-        Mov.reg(R7, R0),
+        *locate.code(OUT),
         Lsh.imm(R7, 3),
         *cpu_row(8 * functions, cpus),
         Add.reg(R7, R0),

@@ -1,8 +1,7 @@
 """Following a process tree in the kernel: a set of processes, kept by two raw tracepoints, asked at each hit.
 
-The set holds process ids (tgids) of the initial PID namespace. A process that runs rawkm inside a container does not know those, so a
-command puts itself in by running a program (``seed``), and a process given by number is known by its number in the own
-namespace until it is first seen (``Namespace``).
+The set holds process ids (tgids) of the initial PID namespace. Inside a container nobody knows those, so a command puts itself in
+by running a program (``seed``), and a process given by number is known by its number in the own namespace (``Namespace``).
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import select
-from errno import EINTR
+from errno import EINTR, EINVAL, EPERM
 from time import perf_counter
 
 from rawkm.errors import SyscallError
@@ -68,6 +68,8 @@ class Observer(Protocol):
 
     def enter(self, call: Call) -> None: ...
     def leave(self, call: Call) -> None: ...
+    def filled(self, layout: Layout, data: bytes) -> None:
+        """The last call has filled this struct."""
 
 
 class LiveKernel:
@@ -110,6 +112,8 @@ class LiveKernel:
         info, held = _lower_all(layout, values or {})
         reply = self.bpf(OBJ_GET_INFO_BY_FD, {"info.bpf_fd": fd, "info.info_len": len(info), "info.info": info})
         del held
+        if self._observer is not None:
+            self._observer.filled(layout, bytes(info))
         return layout.unpack(info), reply["info.info_len"]
 
     def perf_event_open(self, values: Mapping[str, Value], *, pid: int, cpu: int, group_fd: int = -1, flags: int = 0) -> int:
@@ -125,7 +129,7 @@ class LiveKernel:
         try:
             return self._raw(call, self._perf_nr, ctypes.addressof(buffer), pid, cpu, group_fd, flags, written=attr)
         except OSError as err:
-            raise SyscallError("perf_event_open", err.errno or 0, attr=sent) from None
+            raise SyscallError("perf_event_open", err.errno or 0, attr=sent, attr_after=bytes(attr)) from None
         finally:
             del buffer, held
 
@@ -169,6 +173,8 @@ class LiveKernel:
                 try:
                     piece = os.read(fd, _CHUNK)
                 except OSError as err:
+                    if call is not None:
+                        call.errno = err.errno or 0
                     raise SyscallError(f"read({path})", err.errno or 0) from None
                 reads += 1
                 gathered += len(piece)
@@ -216,8 +222,8 @@ class LiveKernel:
             if limits is not None:
                 try:
                     setrlimit(resource, limits)
-                except ValueError as err:  # what the resource module makes of EPERM
-                    raise PermissionError(1, str(err)) from None
+                except ValueError as err:  # what the resource module makes of EPERM and EINVAL
+                    raise OSError(EPERM if "not allowed" in str(err) else EINVAL, str(err)) from None
             return before
 
         return self._watched(Call("prlimit64", (0, resource, limits)), swap, lambda _: 0)
@@ -300,7 +306,9 @@ class EpollPoller:
         return [fd for fd, _ in events]
 
     def close(self) -> None:
-        self._epoll.close()
+        if not self._epoll.closed:
+            call = Call("close", (self._epoll.fileno(),))
+            self._kernel._watched(call, self._epoll.close, lambda _: 0)
 
 
 def _lower_all(layout: Layout, values: Mapping[str, Value]) -> tuple[bytearray, list[object]]:

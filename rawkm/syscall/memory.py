@@ -43,18 +43,26 @@ class MappedMemory:
     def fence(self) -> None:
         """Orders the accesses before it with those after it, on machines that do not do so by themselves.
 
-        Releasing and taking a lock is a store-release followed by a load-acquire: what Python can do without C.
+        Taking a lock alone would not do: earlier accesses may sink into it and later ones rise into it. Releasing it and taking it
+        again is a store-release followed by a load-acquire, which nothing passes: what Python can do without C.
         """
         if not _ORDERED:
             _lock.acquire()
             _lock.release()
+            _lock.acquire()
+            _lock.release()
+
+    def __enter__(self) -> MappedMemory:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Unmaps. Slices of ``view`` that somebody still holds keep the pages alive (and never dangle)."""
-        for view in (self._u64, self._u32, self.view):
-            view.release()
-        try:
-            self._map.close()
-        except BufferError:
-            # A column or row of a batch still points in here: the pages go when it does.
-            pass
+        for what in (self._u64.release, self._u32.release, self.view.release, self._map.close):
+            try:
+                what()
+            except BufferError:
+                # Something still points in here: the pages go when it does.
+                pass

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from rawkm.host.lines import whole_lines
+from rawkm.host.lines import lines_holding, whole_lines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from rawkm.targets.patterns import Pattern
 
@@ -26,53 +26,47 @@ class Entry:
         self.wanted = wanted
 
 
-def match(chunks: Iterable[bytes], patterns: Sequence[Pattern], *, sites: bool) -> tuple[list[Entry], list[bool]]:
+def match(
+    chunks: Iterable[bytes], patterns: Sequence[Pattern], *, sites: bool
+) -> tuple[list[Entry], list[bool]]:
     """The lines whose name one of ``patterns`` matches, in the file's order, and for each pattern whether it gave anything.
 
-    An entry that only a pattern's name matches, not its module, comes back with ``wanted`` false: it shows that the name is not
-    unique. A pass per pattern over each piece: lines that do not begin like the pattern are never looked at.
+    A line is ``[address ]name[ [module]]``, with the address when ``sites``. An entry that only a pattern's name matches, not its
+    module, comes back with ``wanted`` false: it shows that the name is not unique.
     """
     gave = [False] * len(patterns)
-    found: dict[tuple[int, int], Entry] = {}
-    for piece, text in enumerate(whole_lines(chunks)):
-        for index, pattern in enumerate(patterns):
-            matches, within = pattern.matches, pattern.within
-            for start, line in _lines(text, pattern.prefix, sites):
-                site, name, module = _fields(line, sites)
-                if not matches(name):
-                    continue
-                wanted = within(module)
-                gave[index] |= wanted
-                entry = found.get((piece, start))
-                if entry is None:
-                    found[piece, start] = Entry(name, module, site, wanted)
-                else:
-                    entry.wanted |= wanted
-    if len(patterns) == 1:
-        return list(found.values()), gave
-    return [found[key] for key in sorted(found)], gave
-
-
-def _lines(text: bytes, prefix: bytes, sites: bool) -> Iterator[tuple[int, bytes]]:
-    """(position, line) of the lines in ``text`` whose name begins with ``prefix``."""
-    # In a list with sites, the name follows the first space; a module follows one, too, but in brackets.
-    needle = (b" " if sites else b"\n") + prefix
-    find = text.find
-    at = find(needle)
-    while at >= 0:
-        start = text.rfind(b"\n", 0, at) if sites else at
-        end = find(b"\n", at + 1)
-        if end < 0:
-            return
-        yield start, text[start + 1 : end]
-        at = find(needle, end)
-
-
-def _fields(line: bytes, sites: bool) -> tuple[int | None, bytes, bytes]:
-    """(site, name, module) of a line: ``[address ]name[ [module]]``."""
+    found: list[Entry] = []
+    # In a list with sites the name follows the first space. A module follows one, too, but in brackets.
+    needles = [(b" " if sites else b"\n") + pattern.prefix for pattern in patterns]
+    everything = not all(pattern.prefix for pattern in patterns)
+    tests = [(i, p.matches, p.within if p.module else None) for i, p in enumerate(patterns)]
     site = None
-    if sites:
-        address, _, line = line.partition(b" ")
-        site = int(address, 16)
-    name, _, module = line.partition(b" ")
-    return site, name, module.strip(b"[]")
+    for text in whole_lines(chunks):
+        for line in text.split(b"\n") if everything else _lines(text, needles):
+            symbol = line
+            if sites:
+                address, _, symbol = line.partition(b" ")
+                try:
+                    site = int(address, 16)
+                except ValueError:
+                    continue  # the piece's ends, or a name with a line end in it, which no function of the kernel's own has
+            name, _, module = symbol.partition(b" ")
+            known = wanted = False
+            for index, matches, within in tests:
+                if name and matches(name):
+                    known = True
+                    if within is None or within(module[1:-1]):
+                        gave[index] = wanted = True
+            if known:
+                found.append(Entry(name, module[1:-1], site, wanted))
+    return found, gave
+
+
+def _lines(text: bytes, needles: Sequence[bytes]) -> Iterable[bytes]:
+    """The lines that hold one of ``needles``, each once, in their order."""
+    if len(needles) == 1:
+        return [line for _, line in lines_holding(text, needles[0])]
+    found: dict[int, bytes] = {}
+    for needle in needles:
+        found.update(lines_holding(text, needle))
+    return [found[start] for start in sorted(found)]

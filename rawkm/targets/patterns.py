@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rawkm.errors import UsageError
-from rawkm.host.globs import Glob
+from rawkm.host.globs import Glob, to_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ class Pattern:
     """``[MODULE:]NAME``, ``[MODULE:]GLOB`` or ``[MODULE:]/REGEX/``.
 
     A name or glob must match the whole function name, a regular expression any part of it. MODULE is a glob, too; "vmlinux" is
-    the kernel image. ``prefix``: what every name that matches begins with; ``exact``: it is a plain name.
+    the kernel image. ``prefix``: what every name that matches begins with; ``exact``: it is a plain name. Raises UsageError.
     """
 
     __slots__ = ("_glob", "_module", "_search", "exact", "module", "name", "prefix", "text")
@@ -26,7 +26,9 @@ class Pattern:
         self.text = text
         module, colon, name = text.partition(":")
         if text.startswith("/") or not colon:
-            module, name = "", text
+            module, name, colon = "", text, ""
+        if not name or (colon and not module) or any(char.isspace() for char in module):
+            raise _no_pattern(text)
         self.module = module
         self.name = name
         self._module = Glob(module) if module else None
@@ -36,12 +38,12 @@ class Pattern:
             self._search = _regex(name)
             self.prefix = b""
             self.exact = False
-        elif name and not any(char.isspace() for char in name):
+        elif any(char.isspace() for char in name):
+            raise _no_pattern(text)
+        else:
             self._glob = Glob(name)
             self.prefix = self._glob.prefix
             self.exact = self._glob.exact
-        else:
-            raise UsageError(f"{text!r} is no pattern: write a name, a glob such as 'tcp_*', /regex/, or module:pattern")
 
     def matches(self, name: bytes) -> bool:
         """Whether a function of this name is meant, in whatever module."""
@@ -54,21 +56,26 @@ class Pattern:
         """Whether functions of ``module`` (b"" = the kernel image) are meant."""
         return self._module is None or self._module.match(module or VMLINUX.encode())
 
-    @property
-    def regex(self) -> bytes:
-        """A regular expression over bytes for at least the names that match."""
-        return rb"[^\s\[\]]+" if self._glob is None else self._glob.regex
-
     def __repr__(self) -> str:
         return f"Pattern({self.text!r})"
 
 
+def _no_pattern(text: str) -> UsageError:
+    return UsageError(
+        f"{text!r} is no pattern: write a name, a glob such as 'tcp_*', /regex/, or module:pattern"
+    )
+
+
 def _regex(text: str) -> re.Pattern[bytes]:
     import re
+    import warnings
 
     if len(text) < 3 or not text.endswith("/"):
         raise UsageError(f"the regular expression {text!r} must stand between two slashes")
     try:
-        return re.compile(text[1:-1].encode())
-    except re.error as err:
+        with warnings.catch_warnings():
+            # What re may change in a later Python does not concern who types a pattern today.
+            warnings.simplefilter("ignore")
+            return re.compile(to_bytes(text[1:-1]))
+    except (re.error, OverflowError, RecursionError) as err:
         raise UsageError(f"the regular expression {text} is not valid: {err}") from None

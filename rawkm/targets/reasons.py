@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from rawkm.errors import SyscallError
 from rawkm.host import kallsyms
-from rawkm.targets.model import Rejected
+from rawkm.host.globs import is_glob
+from rawkm.targets.model import NOT_TRACEABLE, Rejected, as_text
+from rawkm.targets.patterns import VMLINUX
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from rawkm.syscall.kernel import Kernel
     from rawkm.targets.model import Targets
     from rawkm.targets.patterns import Pattern
 
-NOT_TRACEABLE = "not traceable: it has no ftrace location (notrace, inlined elsewhere, or not compiled with one)"
+    # Names and the modules that have them ("" = the kernel image).
+    Symbols = dict[str, set[str]]
 
-# Symbols that are no functions: padding in front of one (__pfx_, __cfi_), and the cold part of one.
-_NO_FUNCTIONS = ("__pfx_", "__cfi_")
+# Padding in front of a function, and the cold part of one: symbols, but no functions.
+_PADDING = ("__pfx_", "__cfi_")
+_COLD = ".cold"
 
 
 def explain_missing(kernel: Kernel, targets: Targets, patterns: Sequence[Pattern]) -> None:
@@ -25,50 +30,57 @@ def explain_missing(kernel: Kernel, targets: Targets, patterns: Sequence[Pattern
     open_ones = [(rejected, by_text[rejected.name]) for rejected in targets.missing if not rejected.reason]
     if not open_ones:
         return
-    names: list[tuple[str, str]] = [(n.decode(), m.decode()) for _, n, m in kallsyms.functions(kernel)]
-    modules = {module for _, module in names}
+    symbols: Symbols = {}
+    try:
+        for _, name, module in kallsyms.functions(kernel):
+            symbols.setdefault(as_text(name), set()).add(as_text(module))
+    except SyscallError as err:
+        for rejected, _ in open_ones:
+            rejected.reason = f"nothing matches, and why cannot be told ({err})"
+        return
+    modules = {module for holders in symbols.values() for module in holders}
     for rejected, pattern in open_ones:
-        rejected.reason = _reason(pattern, names, modules)
+        rejected.reason = _reason(pattern, symbols, modules)
 
 
-def _reason(pattern: Pattern, names: list[tuple[str, str]], modules: set[str]) -> str:
-    from rawkm.host.globs import is_glob
-
+def _reason(pattern: Pattern, symbols: Symbols, modules: set[str]) -> str:
     module = pattern.module
-    if module and not is_glob(module) and module != "vmlinux" and module not in modules:
+    if module and not is_glob(module) and module != VMLINUX and module not in modules:
         return f"no module {module} is loaded"
     where = f" in {module}" if module else ""
     if not pattern.exact:
         return f"no traceable function{where} matches"
-    if any(name == pattern.name and pattern.within(m.encode()) for name, m in names):
+    holders = sorted(symbols.get(pattern.name, ()))
+    if any(pattern.within(holder.encode()) for holder in holders):
         return NOT_TRACEABLE
-    near = _near(pattern.name, {name for name, _ in names})
+    if holders:
+        return f"no such function{where}, but in {' and '.join(holder or VMLINUX for holder in holders)}"
+    near = _near(pattern.name, symbols)
     return f"no such function{where}" + (f"; near names: {', '.join(near)}" if near else "")
 
 
-def _near(name: str, names: set[str]) -> list[str]:
+def _near(name: str, names: Iterable[str]) -> list[str]:
     """Up to three names that look like ``name``: its compiler-made variants (name.isra.0) first."""
-    variants = sorted(n for n in names if n.startswith(name + "."))[:3]
+    functions = [n for n in names if not n.startswith(_PADDING) and _COLD not in n]
+    variants = sorted(n for n in functions if n.startswith(name + "."))[:3]
     if variants:
         return variants
     from difflib import get_close_matches
 
     # difflib over 150,000 names would take many seconds: compare those that begin or end alike.
-    alike = [n for n in names if n[:3] == name[:3] or n[-5:] == name[-5:]]
-    return get_close_matches(name, [n for n in alike if not n.startswith(_NO_FUNCTIONS)], 3, 0.75)
+    alike = {n for n in functions if n[:3] == name[:3] or n[-5:] == name[-5:]}
+    return get_close_matches(name, sorted(alike), 3, 0.75)
 
 
 def untraceable(kernel: Kernel, targets: Targets, patterns: Sequence[Pattern]) -> list[Rejected]:
     """The functions that ``patterns`` match by name but the kernel's list does not have."""
     known = {(t.name, t.module) for t in targets.ok} | {(r.name, r.module) for r in targets.rejected}
     found: dict[tuple[str, str], Rejected] = {}
-    for pattern in patterns:
-        for _, raw_name, raw_module in kallsyms.functions(kernel, pattern.regex):
-            name, module = raw_name.decode(), raw_module.decode()
-            if (name, module) in known or name.startswith(_NO_FUNCTIONS):
-                continue
-            if not pattern.matches(raw_name) or not pattern.within(raw_module):
-                continue
-            part = ".cold" in name and "the cold part of a function, not a function"
-            found.setdefault((name, module), Rejected(name, part or NOT_TRACEABLE, module=module))
+    for _, raw_name, raw_module in kallsyms.functions(kernel):
+        if not any(p.matches(raw_name) and p.within(raw_module) for p in patterns):
+            continue
+        key = name, module = as_text(raw_name), as_text(raw_module)
+        if key not in known and not name.startswith(_PADDING):
+            part = _COLD in name and "the cold part of a function, not a function"
+            found.setdefault(key, Rejected(name, part or NOT_TRACEABLE, module=module))
     return list(found.values())

@@ -1,215 +1,181 @@
 """From patterns to functions.
 
-The lists, best first: available_filter_functions (what ftrace can reach; with _addrs also where), else the functions of the kernel's BTF
-that are also symbols, else the names as they were given. Symbol addresses come from kallsyms and are looked up only when
-somebody wants them or a name stands for several functions: reading it takes longer than everything else.
+The lists, best first: available_filter_functions (what ftrace can reach; with _addrs also where), else what
+``unlisted`` makes of symbols and BTF. Symbol addresses come from kallsyms and are looked up only when somebody wants
+them or a name stands for several functions: reading it takes longer than everything else.
 """
 
 from __future__ import annotations
 
-from rawkm.errors import SymbolError, SyscallError
+from rawkm.errors import SyscallError
 from rawkm.host.deny import DenyList
 from rawkm.host.tracefs import TraceFs
-from rawkm.targets.listing import NAMES, SITES, Entry, match
-from rawkm.targets.model import Rejected, Target, Targets
+from rawkm.targets.listing import NAMES, SITES, match
+from rawkm.targets.model import AMBIGUOUS, HIDDEN, NO_TEXT, Rejected, Target, Targets, as_text, is_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from rawkm.host.kallsyms import Addresses
     from rawkm.syscall.kernel import Kernel
+    from rawkm.targets.listing import Entry
     from rawkm.targets.patterns import Pattern
 
 # The farthest that an ftrace site lies behind its symbol: BTI + patched NOPs on arm64, ENDBR on x86.
 _SITE_REACH = 16
 
-_HIDDEN = "symbol addresses are hidden (CAP_SYSLOG, kernel.kptr_restrict): functions are attached by name"
-_AMBIGUOUS_HIDDEN = "several functions have this name, and their addresses are hidden (CAP_SYSLOG, kernel.kptr_restrict)"
 
-
-def resolve(kernel: Kernel, patterns: Sequence[Pattern], *, deny: DenyList | None = None, addresses: bool = False) -> Targets:
+def resolve(
+    kernel: Kernel, patterns: Sequence[Pattern], *, deny: DenyList | None = None, addresses: bool = False
+) -> Targets:
     """The functions that ``patterns`` choose.
 
     ``deny``: the rules to leave functions out by (default: the built-in ones). ``addresses``: look every symbol address up, even
-    where names would do. Raises SymbolError when no list can be read and a pattern needs one.
+    where names would do. Raises SymbolError when no list can be read and every pattern needs one.
     """
     targets = Targets()
     deny = DenyList() if deny is None else deny
+    # What begins anyhow is chosen by the thousand, and then two of a name are among them: only the sites tell them apart.
+    sites = addresses or not all(pattern.prefix for pattern in patterns)
     with TraceFs(kernel) as tracefs:
-        entries = _listed(tracefs, patterns, targets, addresses)
+        entries = _listed(tracefs, patterns, (SITES, NAMES) if sites else (NAMES,), targets)
         if entries is None:
-            _from_symbols(kernel, patterns, deny, targets, tracefs.reasons)
+            from rawkm.targets.unlisted import resolve_unlisted
+
+            resolve_unlisted(kernel, patterns, deny, targets, tracefs.reasons)
             return targets
-        seen: dict[bytes, int] = {}
-        for entry in entries:
-            seen[entry.name] = seen.get(entry.name, 0) + 1
-        wanted = _apply_deny([entry for entry in entries if entry.wanted], deny, targets)
-        if wanted and (addresses or any(seen[entry.name] > 1 for entry in wanted)):
-            _with_addresses(kernel, tracefs, wanted, seen, targets)
-        else:
-            targets.ok = [Target(e.name.decode(), e.module.decode(), None, e.site) for e in wanted]
+        wanted, targets.rejected = _allowed(entries, deny)
+        twins = _twins(entries, wanted)
+        if twins and targets.source == NAMES:
+            # Linux 6.5; older kernels leave it at the names.
+            entries = _listed(tracefs, patterns, (SITES,), targets) or entries
+            wanted, targets.rejected = _allowed(entries, deny)
+    if twins or (addresses and wanted):
+        _with_addresses(kernel, wanted, twins, targets)
+    else:
+        targets.ok = [_target(entry) for entry in wanted]
     return targets
 
 
 # -- the lists -----------------------------------------------------------------------------------------------------------------
 
 
-def _listed(tracefs: TraceFs, patterns: Sequence[Pattern], targets: Targets, addresses: bool) -> list[Entry] | None:
-    for name in (SITES, NAMES) if addresses else (NAMES,):
+def _listed(
+    tracefs: TraceFs, patterns: Sequence[Pattern], lists: Sequence[str], targets: Targets
+) -> list[Entry] | None:
+    """The entries of the first of ``lists`` that can be read."""
+    for name in lists:
         chunks = tracefs.chunks(name)
         if chunks is not None:
-            targets.source = name
             entries, gave = match(chunks, patterns, sites=name == SITES)
-            _note_missing(patterns, gave, targets)
-            return _one_per_site(entries)
+            targets.source = name
+            targets.note_missing(patterns, gave)
+            return _one_per_site(entries) if name == SITES else entries
     return None
 
 
-def _from_symbols(
-    kernel: Kernel, patterns: Sequence[Pattern], deny: DenyList, targets: Targets, reasons: Sequence[str]
-) -> None:
-    """Without a list of traceable functions: exact names that are symbols, and for globs the symbols that BTF calls functions.
-
-    That is nearly all that can be traced, and some that cannot; the attach tells.
-    """
-    from rawkm.host import kallsyms
-
-    targets.certain = False
-    targets.source = "kallsyms"
-    targets.notes.append(f"no list of traceable functions ({'; '.join(reasons)})")
-    btf: set[bytes] = set()
-    if not all(pattern.exact for pattern in patterns):
-        btf = _btf_functions(kernel, targets)
-        targets.source = "BTF and kallsyms"
-        targets.notes.append("functions of modules are not in the kernel's BTF: only exact names find them")
-    gave = [False] * len(patterns)
-    found: dict[tuple[bytes, bytes], list[int]] = {}
-    regex = b"|".join(b"(?:%s)" % pattern.regex for pattern in patterns)
-    for address, name, module in kallsyms.functions(kernel, regex):
-        for index, pattern in enumerate(patterns):
-            if (pattern.exact or name in btf) and pattern.matches(name) and pattern.within(module):
-                gave[index] = True
-                found.setdefault((name, module), [])
-        if (name, module) in found:
-            found[name, module].append(address)
-    _note_missing(patterns, gave, targets)
-    hidden = not any(address for addresses in found.values() for address in addresses)
-    if hidden and found:
-        targets.notes.append(_HIDDEN)
-    names = [name for name, _ in found]
-    for (name, module), addresses in found.items():
-        reason = deny.reason(name)
-        label = name.decode(), module.decode()
-        if reason is not None:
-            targets.rejected.append(Rejected(label[0], reason, module=label[1], denied=True))
-        elif not hidden:
-            targets.ok.extend(Target(*label, address) for address in addresses)
-        elif len(addresses) > 1 or names.count(name) > 1:
-            targets.rejected.append(Rejected(label[0], _AMBIGUOUS_HIDDEN, module=label[1]))
-        else:
-            targets.ok.append(Target(*label))
-
-
-def _btf_functions(kernel: Kernel, targets: Targets) -> set[bytes]:
-    from rawkm.btf import Btf
-
-    try:
-        data = kernel.read_file("/sys/kernel/btf/vmlinux")
-    except SyscallError as err:
-        raise SymbolError(
-            f"this kernel's functions cannot be listed: {'; '.join(targets.notes)}; no BTF either ({err}): give exact names"
-        ) from None
-    return set(Btf(data).functions())
-
-
-def _note_missing(patterns: Sequence[Pattern], gave: Sequence[bool], targets: Targets) -> None:
-    """The reason of each stays open: finding it out means reading more files (``reasons.explain_missing``)."""
-    targets.missing = [Rejected(p.text, "") for p, hit in zip(patterns, gave, strict=True) if not hit]
-
-
 def _one_per_site(entries: list[Entry]) -> list[Entry]:
-    """The same ftrace site twice is one function. Lists without sites have one line per function already."""
+    """The same ftrace site twice is one function."""
     unique: dict[int | None, Entry] = {}
     for entry in entries:
-        if entry.site is None:
-            return entries
-        unique.setdefault(entry.site, entry).wanted |= entry.wanted
+        first = unique.setdefault(entry.site, entry)
+        first.wanted = first.wanted or entry.wanted
     return list(unique.values())
 
 
-def _apply_deny(wanted: list[Entry], deny: DenyList, targets: Targets) -> list[Entry]:
-    kept = []
+def _allowed(entries: list[Entry], deny: DenyList) -> tuple[list[Entry], list[Rejected]]:
+    """The wanted entries that nothing forbids, and the others."""
+    allowed: list[Entry] = []
+    rejected: list[Rejected] = []
+    wanted = [entry for entry in entries if entry.wanted]
+    denied = deny.denied([entry.name for entry in wanted])
     for entry in wanted:
-        reason = deny.reason(entry.name)
-        if reason is None:
-            kept.append(entry)
+        if entry.name in denied:
+            rejected.append(_rejected(entry, denied[entry.name], denied=True))
+        elif not is_text(entry.name):
+            rejected.append(_rejected(entry, NO_TEXT))
         else:
-            rejected = Rejected(entry.name.decode(), reason, module=entry.module.decode(), denied=True)
-            targets.rejected.append(rejected)
-    return kept
+            allowed.append(entry)
+    return allowed, rejected
+
+
+def _twins(entries: list[Entry], wanted: list[Entry]) -> set[bytes]:
+    """The names of ``wanted`` that several functions have, in whatever modules."""
+    seen: set[bytes] = set()
+    twice: set[bytes] = set()
+    for entry in entries:
+        if entry.name in seen:
+            twice.add(entry.name)
+        seen.add(entry.name)
+    return {entry.name for entry in wanted if entry.name in twice} if twice else twice
+
+
+def _target(entry: Entry, address: int | None = None) -> Target:
+    return Target(entry.name.decode(), as_text(entry.module) if entry.module else "", address, entry.site)
+
+
+def _rejected(entry: Entry, reason: str, *, denied: bool = False) -> Rejected:
+    return Rejected(as_text(entry.name), reason, module=as_text(entry.module), denied=denied)
 
 
 # -- addresses -----------------------------------------------------------------------------------------------------------------
 
 
-def _with_addresses(
-    kernel: Kernel, tracefs: TraceFs, wanted: list[Entry], seen: dict[bytes, int], targets: Targets
-) -> None:
+def _with_addresses(kernel: Kernel, wanted: list[Entry], twins: set[bytes], targets: Targets) -> None:
     from rawkm.host import kallsyms
 
-    names = {entry.name for entry in wanted}
-    symbols = kallsyms.named(kernel, names)
-    if not any(address for found in symbols.values() for address, _ in found):
-        targets.notes.append(_HIDDEN)
+    try:
+        symbols = kallsyms.addresses(kernel, [(entry.name, entry.module) for entry in wanted])
+        hidden = HIDDEN if symbols.hidden else None
+    except SyscallError as err:
+        hidden = f"symbol addresses cannot be read ({err}): functions are attached by name"
+    if hidden is not None:
+        targets.notes.append(hidden)
         for entry in wanted:
-            name, module = entry.name.decode(), entry.module.decode()
-            if seen[entry.name] > 1:
-                targets.rejected.append(Rejected(name, _AMBIGUOUS_HIDDEN, module=module))
+            if entry.name in twins:
+                targets.rejected.append(_rejected(entry, AMBIGUOUS))
             else:
-                targets.ok.append(Target(name, module, None, entry.site))
-        return
-    if wanted[0].site is None:
-        wanted = _with_sites(tracefs, wanted, names)
-    taken: set[int] = set()
-    for entry in wanted:
-        instances = [address for address, module in symbols.get(entry.name, ()) if module == entry.module]
-        _pair(entry, instances, seen[entry.name], taken, targets)
-
-
-def _with_sites(tracefs: TraceFs, wanted: list[Entry], names: set[bytes]) -> list[Entry]:
-    """``wanted`` again, from the list that also tells the sites; as it was where the kernel (before 6.5) has none."""
-    chunks = tracefs.chunks(SITES)
-    if chunks is None:
-        return wanted
-    from rawkm.targets.patterns import Pattern
-
-    functions = {(entry.name, entry.module) for entry in wanted}
-    patterns = [Pattern(name.decode()) for name in names] if len(names) < 4 else [Pattern("*")]
-    entries, _ = match(chunks, patterns, sites=True)
-    return _one_per_site([entry for entry in entries if (entry.name, entry.module) in functions])
-
-
-def _pair(entry: Entry, instances: list[int], count: int, taken: set[int], targets: Targets) -> None:
-    """Finds which of a name's addresses the entry means, or says why none."""
-    name, module = entry.name.decode(), entry.module.decode()
-    if entry.site is not None:
-        reachable = [a for a in instances if 0 <= entry.site - a <= _SITE_REACH]
-        if reachable:
-            targets.ok.append(Target(name, module, max(reachable), entry.site))
-        else:
-            targets.rejected.append(Rejected(name, "kallsyms has no symbol at its ftrace site", module=module))
-        return
-    if not instances:
-        targets.rejected.append(Rejected(name, "kallsyms has no such symbol", module=module))
-    elif len(instances) == 1 or len(instances) == count:
-        for address in instances:
-            if address not in taken:
-                taken.add(address)
-                targets.ok.append(Target(name, module, address))
+                targets.ok.append(_target(entry))
+    elif targets.source == SITES:
+        _by_site(wanted, symbols, targets)
     else:
-        reason = f"{len(instances)} functions have this name, {count} of them can be traced, and the kernel does not say which"
-        if not any(r.name == name and r.module == module for r in targets.rejected):
-            targets.rejected.append(Rejected(name, reason, module=module))
+        _by_count(wanted, symbols, targets)
+
+
+def _by_site(wanted: list[Entry], symbols: Addresses, targets: Targets) -> None:
+    """Of the symbols of a name, the one that the site lies in: never a twin that cannot be traced."""
+    for entry in wanted:
+        site = entry.site or 0
+        reachable = [
+            address for address in symbols.of(entry.name, entry.module) if 0 <= site - address <= _SITE_REACH
+        ]
+        if reachable:
+            targets.ok.append(_target(entry, max(reachable)))
+        else:
+            targets.rejected.append(_rejected(entry, "kallsyms has no symbol at its ftrace site"))
+
+
+def _by_count(wanted: list[Entry], symbols: Addresses, targets: Targets) -> None:
+    """Without sites: all symbols of a name, provided that as many can be traced."""
+    count: dict[tuple[bytes, bytes], int] = {}
+    for entry in wanted:
+        key = entry.name, entry.module
+        count[key] = count.get(key, 0) + 1
+    done: set[tuple[bytes, bytes]] = set()
+    for entry in wanted:
+        key = entry.name, entry.module
+        if key in done:
+            continue
+        done.add(key)
+        instances = symbols.of(*key)
+        if not instances:
+            targets.rejected.append(_rejected(entry, "kallsyms has no such symbol"))
+        elif len(instances) in (1, count[key]):
+            targets.ok += [_target(entry, address) for address in instances]
+        else:
+            which = f"{count[key]} of them can be traced, and the kernel does not say which"
+            targets.rejected.append(_rejected(entry, f"{len(instances)} functions have this name, {which}"))
 
 
 def labels(targets: Iterable[Target]) -> list[str]:
@@ -219,6 +185,8 @@ def labels(targets: Iterable[Target]) -> list[str]:
     for target in targets:
         count[target.label] = count.get(target.label, 0) + 1
     return [
-        target.label if count[target.label] == 1 or target.address is None else f"{target.label} @{target.address:x}"
+        target.label
+        if count[target.label] == 1 or target.address is None
+        else f"{target.label} @{target.address:x}"
         for target in targets
     ]

@@ -60,7 +60,7 @@ def _elem(command: str, value: Any, *, since: str, last: str = "") -> Any:
 
 
 def _value(direction: Any, since: str) -> Any:
-    return ptr("value", direction, since=since, also=("next_key",))
+    return ptr("value", direction, since=since, also={"next_key": since})
 
 
 MAP_LOOKUP_ELEM = _elem("MAP_LOOKUP_ELEM", _value("out", "3.18"), since="3.18")
@@ -68,7 +68,7 @@ MAP_UPDATE_ELEM = _elem("MAP_UPDATE_ELEM", _value("in", "3.18"), since="3.18")
 MAP_DELETE_ELEM = _elem("MAP_DELETE_ELEM", _value("in", "3.18"), since="3.18", last="key")
 MAP_GET_NEXT_KEY = _elem(
     "MAP_GET_NEXT_KEY",
-    ptr("next_key", "out", since="3.18", also=("value",)),
+    ptr("next_key", "out", since="3.18", also={"value": "3.18"}),
     since="3.18",
     last="next_key",
 )

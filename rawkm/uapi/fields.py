@@ -10,6 +10,7 @@ keep their bytes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,16 +20,12 @@ from rawkm.errors import UsageError
 from rawkm.uapi.constants import Cmd
 from rawkm.uapi.layout import Layout
 
-Kind = Literal[
-    "plain", "hex", "version", "fd", "pointer", "size", "count", "flags", "enum", "name", "bytes", "hole"
-]
+Kind = Literal["plain", "hex", "version", "fd", "pointer", "size", "count", "flags", "enum", "name", "bytes", "hole"]
 Direction = Literal["in", "out", "inout"]
-#: What is behind a pointer: bytes, a C string, an array of pointers to C strings, integers, instructions, a
-#: text log.
+#: What is behind a pointer; cstrs is an array of pointers to C strings.
 Target = Literal["bytes", "cstr", "cstrs", "u64s", "u32s", "insns", "log"]
 
-# construct's native integers carry the letters of another width ("=L" is four bytes): say them as layout.py
-# does.
+# construct's native integers are "=L" for four bytes: say them as layout.py does.
 _CODES = {"B": "B", "H": "H", "L": "I", "Q": "Q", "l": "i", "q": "q"}
 
 
@@ -76,14 +73,14 @@ def count_of(path: str) -> Role:
 
 
 class Field(construct.Subconstruct):  # type: ignore[misc]  # construct has no types
-    """A member with its role, its first kernel, and its other names: union members at the same place."""
+    """A member with its role, its first kernel, and its other names: name → first kernel of union members."""
 
-    def __init__(self, subcon: Any, role: Role, since: str, also: tuple[str, ...]) -> None:
+    def __init__(self, subcon: Any, role: Role, since: str, also: Mapping[str, str] | None = None) -> None:
         super().__init__(subcon)
         self.flagbuildnone = True
         self.role = role
         self.since = since
-        self.also = also
+        self.also = dict(also or {})
 
     def _build(self, obj: Any, stream: Any, context: Any, path: Any) -> Any:
         return self.subcon._build(0 if obj is None else obj, stream, context, path)
@@ -117,34 +114,34 @@ class Hole(Chars):
         return f"{self.subcon.sizeof()}x"
 
 
-def u64(path: str, role: Role = PLAIN, *, since: str, also: tuple[str, ...] = ()) -> Any:
+def u64(path: str, role: Role = PLAIN, *, since: str, also: Mapping[str, str] | None = None) -> Any:
     return path / Field(construct.Int64un, role, since, also)
 
 
-def u32(path: str, role: Role = PLAIN, *, since: str, also: tuple[str, ...] = ()) -> Any:
+def u32(path: str, role: Role = PLAIN, *, since: str, also: Mapping[str, str] | None = None) -> Any:
     return path / Field(construct.Int32un, role, since, also)
 
 
-def s32(path: str, role: Role = PLAIN, *, since: str, also: tuple[str, ...] = ()) -> Any:
+def s32(path: str, role: Role = PLAIN, *, since: str, also: Mapping[str, str] | None = None) -> Any:
     return path / Field(construct.Int32sn, role, since, also)
 
 
-def u16(path: str, role: Role = PLAIN, *, since: str, also: tuple[str, ...] = ()) -> Any:
+def u16(path: str, role: Role = PLAIN, *, since: str, also: Mapping[str, str] | None = None) -> Any:
     return path / Field(construct.Int16un, role, since, also)
 
 
 def chars(path: str, size: int, *, since: str) -> Any:
     """A NUL-terminated name in a fixed array."""
-    return path / Chars(construct.Bytes(size), Role("name"), since, ())
+    return path / Chars(construct.Bytes(size), Role("name"), since)
 
 
 def raw(path: str, size: int, *, since: str) -> Any:
     """A fixed array of bytes that are no text."""
-    return path / Chars(construct.Bytes(size), Role("bytes"), since, ())
+    return path / Chars(construct.Bytes(size), Role("bytes"), since)
 
 
 def hole(size: int) -> Any:
-    return "" / Hole(construct.Bytes(size), Role("hole"), "", ())
+    return "" / Hole(construct.Bytes(size), Role("hole"), "")
 
 
 def ptr(
@@ -154,7 +151,7 @@ def ptr(
     *,
     since: str,
     of: str = "",
-    also: tuple[str, ...] = (),
+    also: Mapping[str, str] | None = None,
 ) -> Any:
     """A pointer in 64 bits. `of`: the path of its size (bytes, log) or of its count (everything else)."""
     role = Role("pointer", direction=direction, target=target, of=of)
@@ -163,14 +160,14 @@ def ptr(
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A field or hole at its place."""
+    """A field or hole at its place. ``also``: its other names, each with its first kernel."""
 
     path: str
     offset: int
     size: int
     role: Role
     since: str
-    also: tuple[str, ...]
+    also: Mapping[str, str]
 
 
 class Definition(Layout):
@@ -182,9 +179,7 @@ class Definition(Layout):
 
     __slots__ = ("members", "reads", "struct")
 
-    def __init__(
-        self, command: str, variant: str, name: str, cmd: int, members: tuple[Any, ...], last: str = ""
-    ) -> None:
+    def __init__(self, command: str, variant: str, name: str, cmd: int, members: tuple[Any, ...], last: str = "") -> None:
         at = 0
         named, placed, codes = [], [], []
         for renamed in members:

@@ -41,7 +41,7 @@ class Layout:
     ``name``
         Unique: ``"link_create.kprobe_multi"``.
     ``size``
-        Bytes up to the end of the last field in the newest kernel that the layout knows.
+        Bytes up to the end of the last field (of an info struct: the whole struct), as of Linux 7.2.
     ``format``
         A ``struct`` format in native byte order and standard sizes; holes are pad bytes.
     ``fields``

@@ -12,8 +12,8 @@ def _link(variant: str, *members: Any) -> Definition:
     return define(
         "LINK_CREATE",
         variant,
-        u32("link_create.prog_fd", FD, since="5.7", also=("link_create.map_fd",)),
-        u32("link_create.target_fd", FD, since="5.7", also=("link_create.target_ifindex",)),
+        u32("link_create.prog_fd", FD, since="5.7", also={"link_create.map_fd": "6.4"}),
+        u32("link_create.target_fd", FD, since="5.7", also={"link_create.target_ifindex": "5.9"}),
         u32("link_create.attach_type", enum(AttachType), since="5.7"),
         u32("link_create.flags", HEX, since="5.7"),
         *members,
@@ -36,7 +36,7 @@ LINK_CREATE_KPROBE_MULTI = _link(
 
 LINK_CREATE_TRACING = _link(
     "tracing",
-    u32("link_create.tracing.target_btf_id", since="5.19", also=("link_create.target_btf_id",)),
+    u32("link_create.tracing.target_btf_id", since="5.19", also={"link_create.target_btf_id": "5.10"}),
     hole(4),
     u64("link_create.tracing.cookie", HEX, since="5.19"),
 )

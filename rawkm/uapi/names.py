@@ -10,11 +10,7 @@ def members(namespace: type) -> dict[str, int]:
     """UAPI name → value of a class of rawkm.uapi.constants, in the order of the header."""
     prefix: str = namespace._PREFIX  # type: ignore[attr-defined]
     spelled: dict[str, str] = getattr(namespace, "_SPELLED", {})
-    return {
-        spelled.get(short) or prefix + (short[1:] if short.startswith("_") else short): value
-        for short, value in vars(namespace).items()
-        if type(value) is int
-    }
+    return {spelled.get(short, prefix + short): value for short, value in vars(namespace).items() if type(value) is int}
 
 
 @cache

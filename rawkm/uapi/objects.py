@@ -26,7 +26,7 @@ _ID_NAMES = {"start_id": "4.13", "prog_id": "4.13", "map_id": "4.13", "btf_id": 
 
 def _id(command: str, first: str, since: str, last: str) -> Definition:
     """All id commands share one struct whose first field has five names; each command has its own."""
-    also = tuple(name for name in _ID_NAMES if name != first)
+    also = {name: release for name, release in _ID_NAMES.items() if name != first}
     return define(
         command,
         "",

@@ -15,12 +15,12 @@ def _attr(variant: str, config1: Any, config2: Any) -> Definition:
         u32("type", enum(PerfType), since="2.6.31"),
         u32("size", since="2.6.31"),
         u64("config", HEX, since="2.6.31"),
-        u64("sample_period", since="2.6.31", also=("sample_freq",)),
+        u64("sample_period", since="2.6.31", also={"sample_freq": "2.6.31"}),
         u64("sample_type", flags(PerfSample), since="2.6.31"),
         u64("read_format", flags(PerfFormat), since="2.6.31"),
         # The bit-fields `disabled` … `defer_output` have no name as a word; this one is ours.
         u64("flags", flags(PerfAttrFlag), since="2.6.31"),
-        u32("wakeup_events", since="2.6.31", also=("wakeup_watermark",)),
+        u32("wakeup_events", since="2.6.31", also={"wakeup_watermark": "2.6.32"}),
         u32("bp_type", HEX, since="2.6.33"),
         config1,
         config2,
@@ -37,21 +37,21 @@ def _attr(variant: str, config1: Any, config2: Any) -> Definition:
         u32("aux_action", HEX, since="6.13"),
         u64("sig_data", HEX, since="5.13"),
         u64("config3", HEX, since="6.3"),
-        u64("config4", HEX, since="6.18"),
+        u64("config4", HEX, since="6.19"),
     )
 
 
 PERF_EVENT_ATTR = _attr(
     "",
-    u64("config1", HEX, since="2.6.33", also=("bp_addr", "kprobe_func", "uprobe_path")),
-    u64("config2", HEX, since="2.6.33", also=("bp_len", "kprobe_addr", "probe_offset")),
+    u64("config1", HEX, since="2.6.39", also={"bp_addr": "2.6.33", "kprobe_func": "4.17", "uprobe_path": "4.17"}),
+    u64("config2", HEX, since="2.6.39", also={"bp_len": "2.6.33", "kprobe_addr": "4.17", "probe_offset": "4.17"}),
 )
 
 # The kprobe PMU: the function's name and an offset into it, or no name and an address.
 PERF_EVENT_ATTR_KPROBE = _attr(
     "kprobe",
-    ptr("kprobe_func", "in", "cstr", since="4.17", also=("config1",)),
-    u64("probe_offset", HEX, since="4.17", also=("kprobe_addr", "config2")),
+    ptr("kprobe_func", "in", "cstr", since="4.17", also={"config1": "2.6.39"}),
+    u64("probe_offset", HEX, since="4.17", also={"kprobe_addr": "4.17", "config2": "2.6.39"}),
 )
 
 DEFINITIONS = (PERF_EVENT_ATTR, PERF_EVENT_ATTR_KPROBE)

@@ -43,7 +43,7 @@ PROG_LOAD = define(
     ptr("line_info", "in", since="5.0"),
     u32("line_info_cnt", count_of("line_info"), since="5.0"),
     u32("attach_btf_id", since="5.5"),
-    u32("attach_prog_fd", FD, since="5.5", also=("attach_btf_obj_fd",)),
+    u32("attach_prog_fd", FD, since="5.5", also={"attach_btf_obj_fd": "5.11"}),
     u32("core_relo_cnt", count_of("core_relos"), since="5.17"),
     ptr("fd_array", "in", "u32s", since="5.14", of="fd_array_cnt"),
     ptr("core_relos", "in", since="5.17"),

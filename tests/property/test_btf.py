@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,7 +23,7 @@ def interrogate(data: bytes, base: Btf | None = None) -> None:
     except BTFError:
         return
     ids = range(btf.last_id + 2)
-    questions = [
+    questions: list[Callable[[], object]] = [
         *(lambda id=id: btf.type(id) for id in ids),
         *(lambda id=id: repr(btf.type(id)) for id in ids),
         *(lambda id=id: btf.resolve(id) for id in ids),
@@ -111,7 +112,8 @@ def test_what_was_built_is_read(structs: dict[str, list[tuple[str, int]]], funct
     integers = {size: b.integer(f"u{size * 8}", size) for size in (1, 2, 4, 8)}
     expected: dict[str, dict[str, tuple[int, int]]] = {}
     for name, members in structs.items():
-        at, placed, flat = 0, [], {}
+        at, placed = 0, []
+        flat: dict[str, tuple[int, int]] = {}
         for member, size in members:
             at += -at % size
             placed.append((member, integers[size], at * 8, 0))

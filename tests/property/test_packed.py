@@ -30,11 +30,7 @@ def filled(draw: Any) -> tuple[Definition, dict[str, int | bytes]]:
         if member.role.kind in ("name", "bytes"):
             values[path] = draw(st.binary(max_size=member.size))
         else:
-            code = next(
-                c
-                for p, c in zip(definition.fields, codes(definition.format), strict=True)
-                if p == member.path
-            )
+            code = next(c for p, c in zip(definition.fields, codes(definition.format), strict=True) if p == member.path)
             values[path] = draw(st.integers(*RANGES[code]))
     return definition, values
 

@@ -213,8 +213,7 @@ def test_a_split_may_name_its_types_with_strings_of_the_base() -> None:
     assert module.find_all("tcp_sendmsg", FUNC) == [ids["func"], func]
 
 
-# -- the container
-# ---------------------------------------------------------------------------------------------
+# -- the container -------------------------------------------------------------------------------------------
 
 
 def header(

@@ -213,4 +213,5 @@ def test_every_role_points_at_fields_that_exist() -> None:
                 member.path,
             )
             if role.kind != "hole":
-                assert tuple(map(int, member.since.split("."))) >= (2, 6), (definition.name, member.path)
+                for since in (member.since, *member.also.values()):
+                    assert tuple(map(int, since.split("."))) >= (2, 6), (definition.name, member.path)

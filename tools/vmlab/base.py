@@ -30,8 +30,8 @@ _PACKAGES = (
     "libc-bin",
 )
 
-# Programs to keep of the packages, besides Python and busybox. dash is the guest's sh: busybox's own would run its
-# small ip and setpriv in place of the real ones, whatever PATH says.
+# Programs to keep of the packages, besides Python and busybox. dash is the guest's sh: busybox's own would run
+# its small ip and setpriv in place of the real ones, whatever PATH says.
 _PROGRAMS = ("dash", "setpriv", "unshare", "nsenter", "taskset", "prlimit", "chrt", "strace", "ip", "tc", "bridge")
 
 # Libraries opened by name at run time, which nothing declares.
@@ -105,6 +105,11 @@ def build(cache: Cache, suite: str, arch: str) -> None:
             archive.node("dev/console", 0o600, 5, 1)
             archive.tree(root)
             archive.close()
+
+
+def root_path(cache: Cache, suite: str, arch: str) -> str:
+    """The directory the base was unpacked to."""
+    return cache.path(_name(suite, arch), "root")
 
 
 class GuestPython:

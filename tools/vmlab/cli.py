@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
-from . import base, headers, kernelimage, project, pythondeps
+from . import headers, kernelimage, project
 from .cache import Cache
 from .errors import VMError
 from .guest import Options, run_archive
 from .hosttools import require, say
 from .kernels import BY_NAME, DEFAULT, KERNELS, Kernel
 from .machine import GUEST_FAILED, Machine, trouble
+from .prepare import Userland, ensure_headers, ensure_kernel, host_suite
 
 
 class _Interrupted(Exception):
@@ -27,8 +29,7 @@ class _Interrupted(Exception):
 _VALUED = ("-k", "--kernel", "--smp", "--tcg", "--memory", "--timeout")
 _TAIL = 25  # lines of the console shown when a guest fails
 _LOGS_KEPT = 20
-_BASE_SUITES = ("bookworm", "trixie", "forky", "sid")
-_BASE_DEFAULT = "trixie"
+_LEAST_MEMORY = 320  # MiB: the archives unpacked, and a little to live on
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,29 +41,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = ["run", *head]
     parser = _parser()
     options = parser.parse_args(arguments)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
-            signal.signal(number, _interrupt)
-    try:
-        match options.action:
-            case "kernels":
-                return _kernels()
-            case "fetch":
-                return _fetch([BY_NAME[name] for name in options.kernel or BY_NAME], options.refresh)
-            case "path":
-                return _path(BY_NAME[options.kernel], options.artefact)
-        if not command:
-            parser.error("run needs a command")
-        return _run(BY_NAME[options.kernel], command, options)
-    except VMError as error:
-        print(f"vm: {error}", file=sys.stderr)
-        return GUEST_FAILED
-    except _Interrupted as interrupted:
-        return 128 + int(interrupted.args[0])
-    except BrokenPipeError:
-        # Whoever read our output is gone. Nothing more can be said on it, not even at Python's own exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 141
+    if options.action == "run" and not command:
+        parser.error("run needs a command")
+    with _signals_raise():
+        try:
+            return _act(options, command)
+        except VMError as error:
+            print(f"vm: {error}", file=sys.stderr)
+            return GUEST_FAILED
+        except _Interrupted as interrupted:
+            return 128 + int(interrupted.args[0])
+        except BrokenPipeError:
+            # Whoever read our output is gone. Nothing more can be said on it, not even at Python's own exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            return 141
+
+
+def _act(options: argparse.Namespace, command: Sequence[str]) -> int:
+    match options.action:
+        case "kernels":
+            return _kernels()
+        case "fetch":
+            return _fetch([BY_NAME[name] for name in options.kernel or BY_NAME], options.refresh)
+        case "path":
+            return _path(BY_NAME[options.kernel], options.artefact)
+        case _:
+            return _run(BY_NAME[options.kernel], command, options)
 
 
 def split_command(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -78,8 +82,22 @@ def split_command(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return list(arguments[:position]), list(arguments[position:])
 
 
-def _interrupt(number: int, _frame: FrameType | None) -> None:
-    raise _Interrupted(number)
+@contextlib.contextmanager
+def _signals_raise() -> Iterator[None]:
+    """Within the block, the signals that mean "end" raise _Interrupted, so that everything is cleaned up."""
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        raise _Interrupted(number)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if number != signal.SIGHUP or handler != signal.SIG_IGN:  # nohup
+            signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -93,12 +111,8 @@ def _parser() -> argparse.ArgumentParser:
     actions.add_parser("kernels", help="list the kernels, and which of them are cached")
 
     fetch = actions.add_parser("fetch", help="fetch and build what run needs", allow_abbrev=False)
-    fetch.add_argument(
-        "-k", "--kernel", action="append", choices=BY_NAME, help="a kernel (all when none is named)"
-    )
-    fetch.add_argument(
-        "--refresh", action="store_true", help="anew, even what is cached: newer versions may exist"
-    )
+    fetch.add_argument("-k", "--kernel", action="append", choices=BY_NAME, help="a kernel (all when none is named)")
+    fetch.add_argument("--refresh", action="store_true", help="anew, even what is cached: newer versions may exist")
 
     run = actions.add_parser(
         "run",
@@ -107,13 +121,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Boot a guest, run COMMAND as root in /rawkm there, and return its exit status.",
         allow_abbrev=False,
     )
-    run.add_argument(
-        "-k", "--kernel", choices=BY_NAME, default=DEFAULT, help=f"the kernel (default {DEFAULT})"
-    )
-    run.add_argument(
-        "--minimal", action="store_true", help="mount neither tracefs, debugfs, bpffs nor cgroup2"
-    )
-    run.add_argument("--smp", type=_positive, default=1, metavar="N", help="virtual processors (default 1)")
+    run.add_argument("-k", "--kernel", choices=BY_NAME, default=DEFAULT, help=f"the kernel (default {DEFAULT})")
+    run.add_argument("--minimal", action="store_true", help="mount neither tracefs, debugfs, bpffs nor cgroup2")
+    run.add_argument("--smp", type=_at_least(1), default=1, metavar="N", help="virtual processors (default 1)")
     run.add_argument(
         "--tcg",
         choices=("single", "multi"),
@@ -121,7 +131,11 @@ def _parser() -> argparse.ArgumentParser:
         help="emulator threads: one, or one per processor",
     )
     run.add_argument(
-        "--memory", type=_positive, default=1024, metavar="MB", help="the guest's memory (default 1024)"
+        "--memory",
+        type=_at_least(_LEAST_MEMORY),
+        default=1024,
+        metavar="MB",
+        help="the guest's memory (default 1024, at least 320)",
     )
     run.add_argument(
         "--timeout",
@@ -133,18 +147,18 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--stdin", action="store_true", help="give our standard input to the command")
 
     path = actions.add_parser("path", help="print the path of a cached artefact", allow_abbrev=False)
-    path.add_argument(
-        "-k", "--kernel", choices=BY_NAME, default=DEFAULT, help=f"the kernel (default {DEFAULT})"
-    )
+    path.add_argument("-k", "--kernel", choices=BY_NAME, default=DEFAULT, help=f"the kernel (default {DEFAULT})")
     path.add_argument("artefact", choices=("btf", "config", "vmlinuz", "vmlinux", "headers"))
     return parser
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
+def _at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is no number of at least {least}")
+        return int(text)
+
+    return number
 
 
 def _kernels() -> int:
@@ -167,13 +181,11 @@ def _kernels() -> int:
 def _fetch(kernels: Sequence[Kernel], refresh: bool) -> int:
     cache = Cache()
     require("qemu-system-x86_64")
-    guest = _Guest(cache, refresh)
+    userland = Userland(cache, refresh)
     for kernel in kernels:
-        guest.kernel(kernel, refresh)
-    if refresh or not headers.cached(cache):
-        with cache.lock():
-            headers.build(cache)
-    project.pack(cache, guest.python)
+        ensure_kernel(cache, kernel, refresh)
+    ensure_headers(cache, refresh)
+    project.pack(cache, userland.python)
     say(f"ready: {', '.join(kernel.name for kernel in kernels)} (in {cache.root})")
     return 0
 
@@ -181,13 +193,10 @@ def _fetch(kernels: Sequence[Kernel], refresh: bool) -> int:
 def _path(kernel: Kernel, artefact: str) -> int:
     cache = Cache()
     if artefact == "headers":
-        if not headers.cached(cache):
-            with cache.lock():
-                if not headers.cached(cache):
-                    headers.build(cache)
+        ensure_headers(cache)
         print(headers.directory(cache))
         return 0
-    _ensure_kernel(cache, kernel)
+    ensure_kernel(cache, kernel)
     path = kernelimage.artefact(cache, kernel, artefact)
     if not os.path.exists(path):
         raise VMError(f"The package of kernel {kernel.name} holds no {artefact}.")
@@ -195,52 +204,16 @@ def _path(kernel: Kernel, artefact: str) -> int:
     return 0
 
 
-def _ensure_kernel(cache: Cache, kernel: Kernel, refresh: bool = False) -> None:
-    if refresh or not kernelimage.cached(cache, kernel):
-        with cache.lock():
-            if refresh or not kernelimage.cached(cache, kernel):
-                kernelimage.build(cache, kernel, host_suite())
-
-
-class _Guest:
-    """The guest's user land, made ready: the base and the Python packages."""
-
-    def __init__(self, cache: Cache, refresh: bool = False) -> None:
-        host = host_suite()
-        if os.uname().machine != "x86_64":
-            raise VMError(
-                "The guests are x86-64, and to build them their programs are run here: use an x86-64 host."
-            )
-        suite, arch = host if host in _BASE_SUITES else _BASE_DEFAULT, "amd64"
-        self._cache = cache
-        if refresh or not base.cached(cache, suite, arch):
-            with cache.lock():
-                if refresh or not base.cached(cache, suite, arch):
-                    base.build(cache, suite, arch)
-        self.python = base.GuestPython(cache.path("base", f"{suite}-{arch}", "root"))
-        with open(os.path.join(project.ROOT, "pyproject.toml"), encoding="utf-8") as file:
-            wanted = pythondeps.requirements(file.read())
-        key = (wanted, self.python.version, suite)
-        if refresh or not pythondeps.cached(cache, *key):
-            with cache.lock():
-                if refresh or not pythondeps.cached(cache, *key):
-                    pythondeps.build(cache, wanted, suite, arch, self.python)
-        self.archives = [base.archive_path(cache, suite, arch), pythondeps.archive_path(cache, *key)]
-
-    def kernel(self, kernel: Kernel, refresh: bool = False) -> list[str]:
-        """The archives for a guest with this kernel."""
-        _ensure_kernel(self._cache, kernel, refresh)
-        return [*self.archives, kernelimage.artefact(self._cache, kernel, "modules.cpio")]
-
-
 def _run(kernel: Kernel, command: Sequence[str], given: argparse.Namespace) -> int:
     cache = Cache()
     options = Options(given.smp, given.tcg, given.memory, given.timeout, given.minimal, given.stdin)
     qemu = require("qemu-system-x86_64")
-    guest = _Guest(cache)
+    userland = Userland(cache)
+    ensure_kernel(cache, kernel)
     archives: list[str | bytes] = [
-        *guest.kernel(kernel),
-        project.pack(cache, guest.python),
+        *userland.archives,
+        kernelimage.artefact(cache, kernel, "modules.cpio"),
+        project.pack(cache, userland.python),
         run_archive(command, options),
     ]
     machine = Machine(qemu, kernelimage.artefact(cache, kernel, "vmlinux"), archives, options)
@@ -248,7 +221,8 @@ def _run(kernel: Kernel, command: Sequence[str], given: argparse.Namespace) -> i
     if machine.reason:
         say(f"{machine.reason} (kernel {kernel.name})")
         if status == GUEST_FAILED:
-            print("\n".join(machine.console.splitlines()[-_TAIL:]), file=sys.stderr)
+            tail = machine.console.splitlines()[-_TAIL:] or ["(the console shows nothing)"]
+            print("\n".join(tail), file=sys.stderr)
             say(f"the whole console: {_save(cache, kernel, machine.console)}")
     for line in trouble(machine.console):
         say(f"the guest's kernel said: {line}")
@@ -269,14 +243,3 @@ def _save(cache: Cache, kernel: Kernel, console: str) -> str:
     with open(path, "w", encoding="utf-8") as file:
         file.write(console)
     return path
-
-
-def host_suite(path: str = "/etc/os-release") -> str:
-    """The code name of the host's Debian suite, or "" on another system."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            fields = dict(line.rstrip("\n").split("=", 1) for line in file if "=" in line)
-    except OSError:
-        return ""
-    values = {name: value.strip('"') for name, value in fields.items()}
-    return values.get("VERSION_CODENAME", "") if values.get("ID") == "debian" else ""

@@ -1,7 +1,7 @@
 """Decompression of what Debian ships: kernels and modules in gzip, xz, zstd or lz4.
 
-zstd and lz4, which Python does not have (zstd from 3.14 on), come from the shared libraries that apt itself is linked with, so
-they are there wherever apt is.
+zstd and lz4, which Python does not have (zstd from 3.14 on), come from the shared libraries that apt itself is
+linked with, so they are there wherever apt is.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ READ = ("stdin", "control")
 
 @dataclass(frozen=True)
 class Options:
-    """How to run: processors, threads of the emulator ("single", "multi"), memory in MiB, seconds for the command."""
+    """How to run: processors, the emulator's threads ("single", "multi"), memory in MiB, seconds for the command."""
 
     smp: int = 1
     tcg: str = "single"
@@ -48,15 +48,15 @@ def run_archive(command: Sequence[str], options: Options) -> bytes:
 def qemu_arguments(options: Options, vmlinux: str, initrd: int, ends: dict[str, int]) -> list[str]:
     """The arguments after QEMU's name.
 
-    *initrd* is a file descriptor that QEMU inherits, *ends* names those of the console and the ports: sockets for
-    what the guest reads, else pipes. So nothing of a run has a path in the file system.
+    *initrd* is a file descriptor that QEMU inherits, *ends* names those of the console and the ports: sockets
+    for what the guest reads, else pipes. So nothing of a run has a path in the file system.
     """
     arguments = ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-M", "pc"]
-    # With la57 the guest's page tables get a fifth level for nothing. With cx16, QEMU 7.2 breaks SLUB's lockless
-    # free lists: 6.12 oopses in one boot of six.
+    # With la57 the guest's page tables get a fifth level for nothing. With cx16, guests of QEMU 7.2 oops in the
+    # slab allocator: 6.12 in about one boot of six.
     arguments += ["-cpu", "max,-la57,-cx16"]
-    # The threads matter with more than one processor: code patched on all of them (thousands of probes attached at
-    # once) has crashed guests whose processors run in parallel.
+    # The threads matter with more than one processor: code patched on all of them (thousands of probes attached
+    # at once) has crashed guests whose processors run in parallel.
     arguments += ["-accel", f"tcg,thread={options.tcg}", "-smp", str(options.smp), "-m", str(options.memory)]
     # panic=-1 with -no-reboot ends QEMU when the guest panics.
     append = "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable random.trust_cpu=on"

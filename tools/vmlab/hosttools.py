@@ -36,9 +36,7 @@ def require(program: str) -> str:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     # The lists may be missing or stale: try, and try again with fresh ones.
     for command in (install, ["apt-get", "update"], install):
-        done = subprocess.run(
-            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False
-        )
+        done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
         if command is install and done.returncode == 0:
             break
     path = shutil.which(program)

@@ -59,11 +59,12 @@ exec 3>&- 4>&- 5<&-
 wait "$command"
 status=$?
 
-# What the command left running holds the pipes open: end it, but let what was written reach the host.
-for _ in 1 2; do
+# What the command left running holds the pipes open: end it, but let what was written reach the host. All are
+# stopped first, or a shell would go on to its next command when the one it waits for is killed.
+for signal in STOP KILL; do
     for directory in /proc/[0-9]*; do
         pid=${directory#/proc/}
-        case $pid in 1 | "$out" | "$err" | "$responder") ;; *) kill -9 "$pid" ;; esac
+        case $pid in 1 | "$out" | "$err" | "$responder") ;; *) kill -$signal "$pid" ;; esac
     done
 done 2>/dev/null
 wait "$out" "$err"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Source:
     """Where a kernel can come from: a Debian suite and a meta-package in it.
 
-    The meta-package's dependency is resolved when fetching: the archive drops old versions, so nothing is pinned.
+    The meta-package is resolved when fetching: the archive drops old versions, so nothing is pinned.
     """
 
     suite: str

@@ -70,7 +70,7 @@ class Machine:
         self._open: list[int] = []  # every descriptor of ours that is still open
 
     def run(self) -> int:
-        """Boot, run, stop. Whatever is raised meanwhile (by a signal's handler too), nothing is left behind."""
+        """Boot, run, stop. Nothing is left behind, whatever is raised meanwhile (by a signal's handler too)."""
         try:
             self._start()
             return self._follow()
@@ -93,7 +93,7 @@ class Machine:
             source, ends[name] = self._pipe()
             self._selector.register(source, selectors.EVENT_READ, name)
             theirs.append(ends[name])
-        # What the guest reads comes through sockets: QEMU 7.2 has no other chardev that reads from a descriptor.
+        # What the guest reads comes through sockets: QEMU 7.2 has no other chardev that reads a descriptor.
         for name in ("control", "stdin") if self._options.stdin else ("control",):
             ours, yours = (end.detach() for end in socket.socketpair())
             self._open += [ours, yours]
@@ -116,7 +116,7 @@ class Machine:
             stderr=ends["console"],
             pass_fds=theirs,
             start_new_session=True,  # Ctrl-C reaches us, not QEMU
-            preexec_fn=die_with_parent,
+            preexec_fn=die_with_parent,  # noqa: PLW1509 (no thread has been started yet)
         )
         for fd in theirs:
             self._close(fd)
@@ -193,17 +193,18 @@ class Machine:
 
     def _stop(self) -> None:
         # A second Ctrl-C must not interrupt the cleaning up.
-        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
         self._kill()
         if self._process:
             self._process.wait()
         self._selector.close()
         for fd in list(self._open):
             self._close(fd)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _feed(number: int) -> None:
-    """Copy our stdin to the guest's (in a thread: our stdin may be anything, also what cannot be waited for)."""
+    """Copy our stdin to the guest's. In a thread: our stdin may be anything, also what cannot be waited for."""
     with socket.socket(fileno=number) as sink, contextlib.suppress(OSError):  # the guest may be gone
         while data := os.read(0, 1 << 16):
             sink.sendall(data)

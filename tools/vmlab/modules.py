@@ -1,7 +1,7 @@
 """Kernel modules for the guest: chosen by name, with what they depend on.
 
-Debian's packages carry no modules.dep (depmod runs when they are installed), so the dependencies and aliases are
-read from the modules' own ``.modinfo`` section, as depmod does.
+Debian's packages carry no modules.dep (depmod runs when they are installed), so the dependencies and aliases
+are read from the modules' own ``.modinfo`` section, as depmod does.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ ON_DEMAND = (
     "sch_ingress", "sch_netem", "sch_htb", "cls_bpf", "cls_matchall", "cls_u32", "cls_flower", "act_bpf",
     "act_gact", "act_mirred", "act_skbedit",
     # netfilter
-    "nf_tables", "nft_ct", "nft_nat", "nft_masq", "nft_chain_nat", "nft_reject_inet", "nft_log", "nf_conntrack",
-    "nf_conntrack_netlink", "nfnetlink_log", "nfnetlink_queue", "ip_tables", "ip6_tables", "iptable_filter",
-    "iptable_nat", "iptable_mangle", "iptable_raw", "nft_compat", "xt_conntrack", "xt_MASQUERADE", "xt_tcpudp", "xt_mark",
+    "nf_tables", "nft_ct", "nft_nat", "nft_masq", "nft_chain_nat", "nft_reject_inet", "nft_log", "nft_compat",
+    "nf_conntrack", "nf_conntrack_netlink", "nfnetlink_log", "nfnetlink_queue",
+    "ip_tables", "ip6_tables", "iptable_filter", "iptable_nat", "iptable_mangle", "iptable_raw",
+    "xt_conntrack", "xt_MASQUERADE", "xt_tcpudp", "xt_mark",
     # diagnosis by netlink
     "inet_diag", "tcp_diag", "udp_diag", "unix_diag", "packet_diag", "netlink_diag", "nlmon",
     # protocols
@@ -36,7 +37,7 @@ ON_DEMAND = (
 
 @dataclass(frozen=True)
 class Module:
-    """One module: its path below /lib/modules/VERSION (without compression suffix), what it needs, its aliases."""
+    """One module: its path below /lib/modules/RELEASE (as uncompressed), what it needs, its aliases."""
 
     path: str
     data: bytes

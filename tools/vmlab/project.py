@@ -1,7 +1,7 @@
 """The project itself, as it lies in the working tree, packed afresh at every run.
 
-Compiled modules are kept one by one under the digest of their source, so that a change costs one compilation and
-a run without changes costs none.
+Compiled modules are kept one by one under the digest of their source: a change costs one compilation, a run
+without changes costs none.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ _MOST_COMPILED = 4000
 _COMPILE = """
 import json, os, py_compile, sys
 for source, name, out in json.load(sys.stdin):
+    mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
     try:
-        py_compile.compile(source, out, name, doraise=True, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+        py_compile.compile(source, out, name, doraise=True, invalidation_mode=mode)
     except (py_compile.PyCompileError, OSError, ValueError):
         pass  # the guest will say what is wrong with it, if it ever imports it
 """

@@ -1,14 +1,15 @@
 """The Python packages that rawkm and its tests import, for the guest's Python.
 
-The list is pyproject.toml's: the dependencies and every extra, but for the linters. pip comes from Debian and runs in the
-guest's own Python, so that versions and markers are resolved for the guest and the host needs no pip. Only pure
-wheels are taken.
+The list is pyproject.toml's: the dependencies and every extra, but for the linters. pip comes from Debian and
+runs in the guest's own Python, so that versions and markers are resolved for the guest and the host needs no pip.
+Only pure wheels are taken.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import tomllib
 
 from .apt import Apt
@@ -20,6 +21,7 @@ from .hosttools import say
 
 _NOT_IN_GUEST = ("mypy", "ruff")
 
+_KEPT = 4
 _NOT_NEEDED = re.compile(r"^bin/|/(tests?|__pycache__)/")
 
 
@@ -66,14 +68,20 @@ def build(cache: Cache, wanted: list[str], suite: str, arch: str, python: GuestP
         python.run("-m", "pip", "install", *options, *pure, *wanted, path=pip)
         _prune(os.path.join(root, site))
         python.compile_tree(os.path.join(root, site), root)
-        installed = [
-            n.removesuffix(".dist-info") for n in os.listdir(os.path.join(root, site)) if "dist-info" in n
-        ]
+        installed = [n.removesuffix(".dist-info") for n in os.listdir(os.path.join(root, site)) if "dist-info" in n]
         meta.update(requirements=wanted, installed=sorted(installed))
         with open(os.path.join(directory, "python.cpio"), "wb") as file:
             archive = Archive(file)
             archive.tree(root)
             archive.close()
+    _drop_old(cache.path("python"))
+
+
+def _drop_old(directory: str) -> None:
+    """Keep the archives built last: lists come and go with the branches of a working tree."""
+    paths = sorted((entry.path for entry in os.scandir(directory)), key=os.path.getmtime)
+    for path in paths[:-_KEPT]:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _prune(site: str) -> None:

@@ -12,8 +12,8 @@ from .compress import ungzip, unlz4, unxz, unzstd
 from .elf import is_elf
 from .errors import VMError
 
-# Linux Documentation/arch/x86/boot.rst: setup_sects at 0x1f1, "HdrS" at 0x202, payload_offset and payload_length
-# at 0x248 (protocol 2.08), counted from the end of the setup sectors.
+# Linux Documentation/arch/x86/boot.rst: setup_sects at 0x1f1, "HdrS" at 0x202, payload_offset and
+# payload_length at 0x248 (protocol 2.08), counted from the end of the setup sectors.
 _SETUP_SECTS = 0x1F1
 _MAGIC = 0x202
 _PAYLOAD = 0x248
