@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import FrameType
 
 import pytest
@@ -37,7 +37,7 @@ from rawkm.asm import (
 from rawkm.errors import AssembleError, SyscallError, UsageError, VerifierError
 from rawkm.maps import MapSpec
 from rawkm.prog import LICENSE, Program, ProgramSpec
-from rawkm.syscall.kernel import Reply, Value
+from rawkm.syscall.kernel import Reply
 from rawkm.syscall.live import LiveKernel
 from rawkm.uapi import packed
 from rawkm.uapi.constants import AttachType, Helper, MapFlag, MapType, ProgType
@@ -45,6 +45,10 @@ from rawkm.uapi.layout import Layout
 from tests.kernel.conftest import open_fds
 from tests.kernel.fillers import PACKET
 from tests.kernel.watching import watched
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from rawkm.syscall.kernel import Value
 
 STATE = MapSpec("state", MapType.ARRAY, key=4, value=8, max_entries=1)
 FINE = [Mov.imm(R0, 42), exit_()]
@@ -56,13 +60,13 @@ def here() -> int:
     return frame.f_lineno
 
 
-def socket_filter(insns: list[Item], **more: str) -> ProgramSpec:
-    return ProgramSpec("test", ProgType.SOCKET_FILTER, insns=insns, **more)
+def socket_filter(insns: Sequence[Item], *, license: str = LICENSE) -> ProgramSpec:
+    return ProgramSpec("test", ProgType.SOCKET_FILTER, insns=insns, license=license)
 
 
-def refused(kernel: LiveKernel, insns: list[Item], **more: str) -> VerifierError:
+def refused(kernel: LiveKernel, insns: Sequence[Item], *, license: str = LICENSE) -> VerifierError:
     with pytest.raises(VerifierError) as caught:
-        socket_filter(insns, **more).load(kernel)
+        socket_filter(insns, license=license).load(kernel)
     return caught.value
 
 
