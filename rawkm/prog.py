@@ -27,7 +27,7 @@ _LOG_LAST = (1 << 32) - 1 >> 2  # kernel/bpf/log.c, bpf_verifier_log_attr_valid
 
 
 class ProgramSpec:
-    """A program to be. ``type``: a ProgType; ``attach_type``: the AttachType it will be attached as, which many types fix at load.
+    """A program to be. ``type``: a ProgType; ``attach_type``: the AttachType it will have, which many types fix at load.
 
     ``insns``: instructions and labels; the maps they name by MapSpec are created at load. ``license``: as the kernel reads it;
     most tracing helpers want one that is GPL-compatible.
@@ -108,7 +108,7 @@ class ProgramSpec:
         slots = locate(self.insns)
         for line in reversed(log.splitlines()):
             number, colon, rest = line.partition(": ")
-            shown = number if colon and rest.startswith("(") else line.partition("insn ")[2].partition(" ")[0]
+            shown = number if colon and rest.startswith("(") else line.partition(" insn ")[2].partition(" ")[0]
             if shown.isdigit() and int(shown) < len(slots):
                 return int(shown), slots[int(shown)].loc
         return None, None

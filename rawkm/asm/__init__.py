@@ -22,6 +22,7 @@ from rawkm.asm.ops import (
     R8,
     R9,
     R10,
+    R11,
     Add,
     Add32,
     And,
@@ -81,6 +82,7 @@ from rawkm.asm.ops import (
     W,
     Xor,
     Xor32,
+    addr_space_cast,
     atomic_add,
     atomic_and,
     atomic_cmpxchg,
@@ -90,14 +92,18 @@ from rawkm.asm.ops import (
     bswap,
     call,
     call_sub,
+    callx,
     exit_,
     func_ptr,
+    gotox,
     kfunc,
     ksym,
     label,
     ld_imm64,
     load,
+    load_abs,
     load_acquire,
+    load_ind,
     load_signed,
     map_idx,
     map_idx_value,
@@ -113,6 +119,9 @@ from rawkm.asm.ops import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rawkm.asm.disassemble import decode
+    from rawkm.asm.parser import parse, parse_file
+    from rawkm.asm.program import MapDecl, Source
+    from rawkm.asm.text import format, format_insn
     from rawkm.uapi.constants import Helper
 
 __all__ = [
@@ -128,6 +137,7 @@ __all__ = [
     "R8",
     "R9",
     "R10",
+    "R11",
     "Add",
     "Add32",
     "And",
@@ -169,6 +179,7 @@ __all__ = [
     "Lsh",
     "Lsh32",
     "MayGoto",
+    "MapDecl",
     "Mod",
     "Mod32",
     "Mov",
@@ -187,11 +198,13 @@ __all__ = [
     "SMod",
     "SMod32",
     "Size",
+    "Source",
     "Sub",
     "Sub32",
     "W",
     "Xor",
     "Xor32",
+    "addr_space_cast",
     "atomic_add",
     "atomic_and",
     "atomic_cmpxchg",
@@ -201,16 +214,22 @@ __all__ = [
     "bswap",
     "call",
     "call_sub",
+    "callx",
     "decode",
     "encode",
     "exit_",
+    "format",
+    "format_insn",
     "func_ptr",
+    "gotox",
     "kfunc",
     "ksym",
     "label",
     "ld_imm64",
     "load",
+    "load_abs",
     "load_acquire",
+    "load_ind",
     "load_signed",
     "locate",
     "map_idx",
@@ -218,6 +237,8 @@ __all__ = [
     "map_ptr",
     "map_refs",
     "map_value",
+    "parse",
+    "parse_file",
     "store",
     "store_imm",
     "store_release",
@@ -227,15 +248,24 @@ __all__ = [
 
 
 if not TYPE_CHECKING:  # or every name would be fine with a type checker
+    # Where to find what those who only encode do not load.
+    _LATER = {
+        "Helper": "rawkm.uapi.constants",
+        "MapDecl": "rawkm.asm.program",
+        "Source": "rawkm.asm.program",
+        "decode": "rawkm.asm.disassemble",
+        "format": "rawkm.asm.text",
+        "format_insn": "rawkm.asm.text",
+        "parse": "rawkm.asm.parser",
+        "parse_file": "rawkm.asm.parser",
+    }
 
     def __getattr__(name: str) -> object:
-        # Not loaded by those who only encode.
-        if name == "Helper":
-            from rawkm.uapi.constants import Helper
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import sys
 
-            return Helper
-        if name == "decode":
-            from rawkm.asm.disassemble import decode
-
-            return decode
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        __import__(_LATER[name])
+        found = getattr(sys.modules[_LATER[name]], name)
+        globals()[name] = found
+        return found

@@ -6,7 +6,7 @@ import sys
 
 from rawkm.asm import opcodes
 from rawkm.asm.assemble import SLOTS
-from rawkm.asm.insn import decoded
+from rawkm.asm.insn import checked
 from rawkm.errors import DisassembleError
 
 TYPE_CHECKING = False
@@ -24,27 +24,43 @@ def decode(raw: bytes, *, strict: bool = False, byteorder: ByteOrder = sys.byteo
     """
     if len(raw) % 8:
         raise DisassembleError(f"{len(raw)} bytes are not a whole number of 8-byte instructions")
-    dst_shift, src_shift = (0, 4) if byteorder == "little" else (4, 0)
-    slots = list(SLOTS[byteorder].iter_unpack(raw))
+    raw = bytes(raw)
+    unpack = SLOTS[byteorder].unpack_from
+    swapped = byteorder == "big"
     program: list[Insn] = []
-    index = 0
-    while index < len(slots):
-        opcode, registers, off, imm = slots[index]
-        dst, src = registers >> dst_shift & 15, registers >> src_shift & 15
-        size = 1
+    append = program.append
+    # Equal slots become one and the same Insn: they cannot be changed, and programs repeat themselves.
+    seen: dict[bytes, Insn] = {}
+    end = len(raw)
+    at = 0
+    while at < end:
+        word = raw[at : at + 8]
+        insn = seen.get(word)
+        if insn is not None:
+            append(insn)
+            at += 8
+            continue
+        opcode, registers, off, imm = unpack(raw, at)
+        dst, src = registers & 15, registers >> 4
+        if swapped:
+            dst, src = src, dst
         if opcode == opcodes.LD_IMM64:
             # Its second slot has nothing but the upper half of imm.
-            size = 2 if index + 1 < len(slots) and slots[index + 1][:3] == (0, 0, 0) else 0
-            if size:
-                imm = slots[index + 1][3] << 32 | imm & 0xFFFFFFFF
-        if size and opcodes.find_form(opcode, dst, src, off, imm):
-            program.append(decoded(opcode, dst, src, off, imm, False))
-            index += size
-            continue
-        imm = slots[index][3]
-        if strict:
+            if at + 8 < end and (second := unpack(raw, at + 8))[:3] == (0, 0, 0):
+                both = second[3] << 32 | imm & 0xFFFFFFFF
+                if opcodes.find_form(opcode, dst, src, off, both):
+                    append(checked(opcode, dst, src, off, both))
+                    at += 16
+                    continue
+            invalid = True
+        else:
+            invalid = opcodes.find_form(opcode, dst, src, off, imm) is None
+        if invalid and strict:
             fields = f"opcode {opcode:#04x}, dst {dst}, src {src}, off {off}, imm {imm}"
-            raise DisassembleError(f"slot {index} is no instruction: {fields}")
-        program.append(decoded(opcode, dst, src, off, imm, True))
-        index += 1
+            raise DisassembleError(f"slot {at // 8} is no instruction: {fields}")
+        insn = checked(opcode, dst, src, off, imm, raw=invalid)
+        if opcode != opcodes.LD_IMM64:
+            seen[word] = insn
+        append(insn)
+        at += 8
     return program

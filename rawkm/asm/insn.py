@@ -84,9 +84,13 @@ class Insn(Item):
     ) -> None:
         if loc is None:
             loc = caller()
-        last = 15 if raw else opcodes.LAST_REGISTER
         wide = opcode == opcodes.LD_IMM64 and not raw
         opcode = number(opcode, 0, 255, "opcode", loc)
+        last = 15 if raw else opcodes.LAST_REGISTER
+        if (dst == opcodes.STACK_ARGS or src == opcodes.STACK_ARGS) and opcodes.stack_argument(
+            opcode, dst, src, number(off, *opcodes.S16, "offset", loc)
+        ):
+            last = opcodes.STACK_ARGS
         dst = register(dst, last, "destination", loc)
         src = register(src, last, "source", loc)
         off = number(off, *opcodes.S16, "offset", loc)
@@ -151,11 +155,48 @@ class Label(Item):
         return f"label({self.name!r})"
 
 
-def decoded(opcode: int, dst: int, src: int, off: int, imm: int, raw: bool) -> Insn:
-    """An Insn from fields that are known to be in range, with no line of its own."""
-    insn = Insn.__new__(Insn)
-    _fill(insn, opcode, dst, src, off, imm, None, None, raw, None, None)
-    return insn
+class _Draft(Item):
+    """What an Insn is while it is filled: its slots without its guard, which would make it five times slower."""
+
+    __slots__ = Insn.__slots__
+
+    opcode: int
+    dst: int
+    src: int
+    off: int
+    imm: int
+    target: str | None
+    symbol: Symbol | None
+    raw: bool
+    comment: str | None
+
+
+def checked(
+    opcode: int,
+    dst: int,
+    src: int,
+    off: int,
+    imm: int,
+    target: str | None = None,
+    symbol: Symbol | None = None,
+    raw: bool = False,
+    loc: SrcLoc | None = None,
+    comment: str | None = None,
+) -> Insn:
+    """An Insn from fields that are known to be in range and to fit each other."""
+    draft = _Draft()
+    draft.opcode = opcode
+    draft.dst = dst
+    draft.src = src
+    draft.off = off
+    draft.imm = imm
+    draft.target = target
+    draft.symbol = symbol
+    draft.raw = raw
+    draft.loc = loc
+    draft.comment = comment
+    draft.__class__ = Insn  # type: ignore[assignment]
+    return draft  # type: ignore[return-value]
 
 
 def caller() -> SrcLoc | None:
@@ -264,6 +305,4 @@ def _meaning(insn: Insn) -> tuple[object, ...]:
 
 
 def _remake(*fields: object) -> Insn:
-    insn = Insn.__new__(Insn)
-    _fill(insn, *fields)  # type: ignore[arg-type]
-    return insn
+    return checked(*fields)  # type: ignore[arg-type]

@@ -6,7 +6,8 @@ X: a register) and a 4-bit operation; load and store classes into a width and a 
 
 The dictionaries here name every operation as the DSL spells it (``Add``, ``JEq``); the op objects are made
 from them, and so is ``forms()``, the table of every instruction, from which the decoder, the DSL source of
-an instruction and the tests come. It is built on first use, since assembling does not need it.
+an instruction, its text in both directions and the tests come. It is built on first use, since assembling
+does not need it.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ K, X = 0x00, 0x08
 WIDTHS = {1: 0x10, 2: 0x08, 4: 0x00, 8: 0x18}
 WIDTH_NAMES = {1: "B", 2: "H", 4: "W", 8: "DW"}
 
-# Modes, bits 5-7 of load and store opcodes.
-IMM, MEM, MEMSX, ATOMIC = 0x00, 0x60, 0x80, 0xC0
+# Modes, bits 5-7 of load and store opcodes. ABS and IND read the packet of a socket filter.
+IMM, ABS, IND, MEM, MEMSX, ATOMIC = 0x00, 0x20, 0x40, 0x60, 0x80, 0xC0
 
 # Operations of both ALU classes, with an immediate or a register as the second operand.
 ALU_OPS = {
@@ -46,12 +47,34 @@ ALU_OPS = {
 NEG, END = 0x80, 0xD0
 SHIFTS = (0x60, 0x70, 0xC0)
 
+ALU_SIGNS = {
+    "Add": "+=",
+    "Sub": "-=",
+    "Mul": "*=",
+    "Div": "/=",
+    "Or": "|=",
+    "And": "&=",
+    "Lsh": "<<=",
+    "Rsh": ">>=",
+    "Mod": "%=",
+    "Xor": "^=",
+    "Mov": "=",
+    "Arsh": "s>>=",
+    "SDiv": "s/=",
+    "SMod": "s%=",
+}
+
 # The same opcode with off = 1 (Linux 6.6).
 SIGNED_OPS = {"SDiv": 0x30, "SMod": 0x90}
 SIGNED_OFF = 1
 
 # Sign-extending moves (Linux 6.6): off is the width in bits of what is extended.
 MOV_SIGNED_BITS = {ALU: (8, 16), ALU64: (8, 16, 32)}
+
+# A move between the address spaces of an arena and the kernel (Linux 6.9): off is 1, imm is the one moved to
+# << 16 | the one moved from, 0 is the kernel's.
+ADDR_SPACE_OFF = 1
+ADDR_SPACES = {(0, 1): 1, (1, 0): 1 << 16}
 
 # Byte swaps: what to_le and to_be do depends on the machine's byte order, bswap (Linux 6.6) always swaps.
 # imm is the width in bits.
@@ -72,9 +95,24 @@ JUMP_OPS = {
     "JSLt": 0xC0,
     "JSLe": 0xD0,
 }
+JUMP_SIGNS = {
+    "JEq": "==",
+    "JGt": ">",
+    "JGe": ">=",
+    "JSet": "&",
+    "JNe": "!=",
+    "JSGt": "s>",
+    "JSGe": "s>=",
+    "JLt": "<",
+    "JLe": "<=",
+    "JSLt": "s<",
+    "JSLe": "s<=",
+}
 JA = JMP | 0x00
 GOTOL = JMP32 | 0x00  # Linux 6.6: a 32-bit distance in imm
+GOTOX = JMP | 0x00 | X  # Linux 6.19: to the instruction whose address is in dst
 CALL = JMP | 0x80
+CALLX = CALL | X  # no kernel takes it; compilers emit it for a call through a pointer
 EXIT = JMP | 0x90
 MAY_GOTO = JMP | 0xE0  # Linux 6.9
 
@@ -85,6 +123,7 @@ CALL_HELPER, CALL_SUB, CALL_KFUNC = range(3)
 # them all, before it there is only a plain add.
 ATOMIC_WIDTHS = (4, 8)
 ATOMIC_OPS = {"atomic_add": 0x00, "atomic_or": 0x40, "atomic_and": 0x50, "atomic_xor": 0xA0}
+ATOMIC_SIGNS = {"atomic_add": "+=", "atomic_or": "|=", "atomic_and": "&=", "atomic_xor": "^="}
 FETCH = 0x01
 XCHG, CMPXCHG = 0xE0 | FETCH, 0xF0 | FETCH
 # Ordered load and store of 1, 2, 4 or 8 bytes (Linux 6.15).
@@ -104,6 +143,12 @@ LD_IMM64 = LD | IMM | 0x18
 MAP_SOURCES = (MAP_FD, MAP_VALUE)  # those that a map's name can stand in
 
 LAST_REGISTER = 10
+REGISTERS = range(LAST_REGISTER + 1)
+# Base of the arguments of a call from the sixth on (Linux 7.2): those that are passed on are stored below it,
+# those of the function itself are loaded from above it.
+STACK_ARGS = 11
+STACK_ARG_STORES = (STX | MEM | WIDTHS[8], ST | MEM | WIDTHS[8])
+STACK_ARG_LOAD = LDX | MEM | WIDTHS[8]
 
 S16 = (-(1 << 15), (1 << 15) - 1)
 S32 = (-(1 << 31), (1 << 31) - 1)
@@ -138,6 +183,13 @@ def target_field(opcode: int, src: int) -> str:
     return "off" if opcode & 0x07 in (JMP, JMP32) and opcode & 0xF0 in JUMP_OPS.values() else ""
 
 
+def stack_argument(opcode: int, dst: int, src: int, off: int) -> bool:
+    """Whether STACK_ARGS stands where it may: below it is stored to, above it is loaded from, 8 bytes each."""
+    if off < 0:
+        return dst == STACK_ARGS and src in REGISTERS and opcode in STACK_ARG_STORES
+    return off > 0 and src == STACK_ARGS and dst in REGISTERS and opcode == STACK_ARG_LOAD
+
+
 class Form:
     """One shape of instruction: an opcode and, for each field, its only value, or None for an operand.
 
@@ -145,18 +197,32 @@ class Form:
     src, off, imm, jump (a label or a distance), symbol (a map), lo and hi (the halves of a 64-bit imm);
     other fields have the value given, or 0. ``hi`` is the one value that the upper half of a 64-bit imm may
     have, or None.
+    ``text`` is the same in LLVM's syntax, where it has one: ``{off}`` with its sign, all numbers in hex.
+    ``named`` is the text where a label or a map's name, ``{name}``, stands in for a number, "" where none can.
     """
 
-    __slots__ = ("dsl", "dst", "hi", "imm", "off", "opcode", "src")
+    __slots__ = ("dsl", "dst", "hi", "imm", "named", "off", "opcode", "src", "text")
 
     def __init__(
-        self, opcode: int, dsl: str, *, src: int = 0, off: int = 0, imm: int = 0, hi: int | None = None
+        self,
+        opcode: int,
+        dsl: str,
+        text: str,
+        *,
+        named: str = "",
+        dst: int = 0,
+        src: int = 0,
+        off: int = 0,
+        imm: int = 0,
+        hi: int | None = None,
     ) -> None:
         jump = target_field(opcode, src) if "{jump}" in dsl else ""
         self.opcode = opcode
         self.dsl = dsl
-        self.dst = None if "{dst}" in dsl else 0
-        self.src = None if "{src}" in dsl else src
+        self.text = text
+        self.named = named or (text.replace("{jump}", "{name}") if "{jump}" in text else "")
+        self.dst = None if "{dst}" in dsl and not dst else dst
+        self.src = None if "{src}" in dsl and not src else src
         self.off = None if "{off}" in dsl or jump == "off" else off
         self.imm = None if "{imm}" in dsl or jump == "imm" or opcode == LD_IMM64 else imm
         self.hi = hi
@@ -177,7 +243,7 @@ class Form:
 
 def forms() -> tuple[Form, ...]:
     """Every form of every instruction."""
-    return (*_alu(), *_jumps(), *_memory(), *_atomics(), *_ld_imm64())
+    return (*_alu(), *_jumps(), *_memory(), *_atomics(), *_packet(), *_ld_imm64())
 
 
 def find_form(opcode: int, dst: int, src: int, off: int, imm: int) -> Form | None:
@@ -189,7 +255,7 @@ def find_form(opcode: int, dst: int, src: int, off: int, imm: int) -> Form | Non
     if not _by_opcode:
         for form in forms():
             _by_opcode.setdefault(form.opcode, []).append(form)
-    if dst > LAST_REGISTER or src > LAST_REGISTER:
+    if (dst > LAST_REGISTER or src > LAST_REGISTER) and not stack_argument(opcode, dst, src, off):
         return None
     for form in _by_opcode.get(opcode, ()):
         if form.matches(dst, src, off, imm):
@@ -201,68 +267,113 @@ _by_opcode: dict[int, list[Form]] = {}
 
 
 def _alu() -> Iterator[Form]:
-    for cls, suffix in ((ALU64, ""), (ALU, "32")):
+    for cls, suffix, r in ((ALU64, "", "r"), (ALU, "32", "w")):
         for table, off in ((ALU_OPS, 0), (SIGNED_OPS, SIGNED_OFF)):
             for name, code in table.items():
-                yield Form(cls | code | K, name + suffix + ".imm({dst}, {imm})", off=off)
-                yield Form(cls | code | X, name + suffix + ".reg({dst}, {src})", off=off)
+                text = f"{r}{{dst}} {ALU_SIGNS[name]} "
+                yield Form(cls | code | K, name + suffix + ".imm({dst}, {imm})", text + "{imm}", off=off)
+                yield Form(
+                    cls | code | X, name + suffix + ".reg({dst}, {src})", text + r + "{src}", off=off
+                )
         for bits in MOV_SIGNED_BITS[cls]:
             dsl = "Mov" + suffix + ".signed({dst}, {src}, " + f"{bits})"
-            yield Form(cls | ALU_OPS["Mov"] | X, dsl, off=bits)
-        yield Form(cls | NEG | K, "Neg" + suffix + "({dst})")
+            yield Form(cls | ALU_OPS["Mov"] | X, dsl, f"{r}{{dst}} = (s{bits}){r}{{src}}", off=bits)
+        yield Form(cls | NEG | K, "Neg" + suffix + "({dst})", f"{r}{{dst}} = -{r}{{dst}}")
     for name, code in SWAPS.items():
         for bits in SWAP_BITS:
-            yield Form(code, name + "({dst}, " + f"{bits})", imm=bits)
+            text = "r{dst} = " + f"{name.removeprefix('to_')}{bits} r{{dst}}"
+            yield Form(code, name + "({dst}, " + f"{bits})", text, imm=bits)
+    for (to, source), imm in ADDR_SPACES.items():
+        operands = "({dst}, {src}, " + f"{to}, {source})"
+        text = "r{dst} = addr_space_cast(r{src}, " + f"{to:#x}, {source:#x})"
+        opcode = ALU64 | ALU_OPS["Mov"] | X
+        yield Form(opcode, "addr_space_cast" + operands, text, off=ADDR_SPACE_OFF, imm=imm)
 
 
 def _jumps() -> Iterator[Form]:
-    for cls, suffix in ((JMP, ""), (JMP32, "32")):
+    for cls, suffix, r in ((JMP, "", "r"), (JMP32, "32", "w")):
         for name, code in JUMP_OPS.items():
-            yield Form(cls | code | K, name + suffix + ".imm({dst}, {imm}, {jump})")
-            yield Form(cls | code | X, name + suffix + ".reg({dst}, {src}, {jump})")
-    yield Form(JA, "Ja({jump})")
-    yield Form(GOTOL, "Gotol({jump})")
-    yield Form(MAY_GOTO, "MayGoto({jump})")
-    yield Form(CALL, "call({imm})", src=CALL_HELPER)
-    yield Form(CALL, "call_sub({jump})", src=CALL_SUB)
-    yield Form(CALL, "kfunc({imm})", src=CALL_KFUNC)
-    yield Form(CALL, "kfunc({imm}, fd_index={off})", src=CALL_KFUNC)
-    yield Form(EXIT, "exit_()")
+            text, goto = f"if {r}{{dst}} {JUMP_SIGNS[name]} ", " goto {jump}"
+            yield Form(
+                cls | code | K, name + suffix + ".imm({dst}, {imm}, {jump})", text + "{imm}" + goto
+            )
+            yield Form(
+                cls | code | X, name + suffix + ".reg({dst}, {src}, {jump})", text + r + "{src}" + goto
+            )
+    yield Form(JA, "Ja({jump})", "goto {jump}")
+    yield Form(GOTOL, "Gotol({jump})", "gotol {jump}")
+    yield Form(GOTOX, "gotox({dst})", "gotox r{dst}")
+    yield Form(MAY_GOTO, "MayGoto({jump})", "may_goto {jump}")
+    yield Form(CALL, "call({imm})", "call {imm}", src=CALL_HELPER)
+    yield Form(CALL, "call_sub({jump})", "call pc{jump}", named="call {name}", src=CALL_SUB)
+    yield Form(CALL, "kfunc({imm})", "call kfunc({imm})", src=CALL_KFUNC)
+    yield Form(CALL, "kfunc({imm}, fd_index={off})", "call kfunc({imm}, {index})", src=CALL_KFUNC)
+    yield Form(CALLX, "callx({dst})", "callx r{dst}")
+    yield Form(EXIT, "exit_()", "exit")
 
 
 def _memory() -> Iterator[Form]:
     for width, bits in WIDTHS.items():
         size = f"{WIDTH_NAMES[width]})"
-        yield Form(LDX | MEM | bits, "load({dst}, {src}, {off}, " + size)
+        # The verifier says r for all of them, and so does LLVM where it knows no 32-bit registers.
+        r = "r" if width == 8 else "w"
+        at = f"(u{8 * width} *)(r{{dst}} {{off}})"
+        source = f"(u{8 * width} *)(r{{src}} {{off}})"
+        yield Form(LDX | MEM | bits, "load({dst}, {src}, {off}, " + size, f"{r}{{dst}} = *{source}")
         if width < 8:
-            yield Form(LDX | MEMSX | bits, "load_signed({dst}, {src}, {off}, " + size)
-        yield Form(STX | MEM | bits, "store({dst}, {off}, {src}, " + size)
-        yield Form(ST | MEM | bits, "store_imm({dst}, {off}, {imm}, " + size)
+            text = "r{dst} = *" + source.replace("u", "s", 1)
+            yield Form(LDX | MEMSX | bits, "load_signed({dst}, {src}, {off}, " + size, text)
+        yield Form(STX | MEM | bits, "store({dst}, {off}, {src}, " + size, f"*{at} = {r}{{src}}")
+        yield Form(ST | MEM | bits, "store_imm({dst}, {off}, {imm}, " + size, f"*{at} = {{imm}}")
 
 
 def _atomics() -> Iterator[Form]:
     for width, bits in WIDTHS.items():
         opcode, size = STX | ATOMIC | bits, WIDTH_NAMES[width]
         operands = "({dst}, {off}, {src}, " + size
+        r, kind = ("r", "_64") if width == 8 else ("w", "32_32")
+        at = f"(u{8 * width} *)(r{{dst}} {{off}})"
         if width in ATOMIC_WIDTHS:
             for name, imm in ATOMIC_OPS.items():
-                yield Form(opcode, name + operands + ")", imm=imm)
-                yield Form(opcode, name + operands + ", fetch=True)", imm=imm | FETCH)
-            yield Form(opcode, "atomic_xchg" + operands + ")", imm=XCHG)
-            yield Form(opcode, "atomic_cmpxchg" + operands + ")", imm=CMPXCHG)
-        yield Form(opcode, "load_acquire({dst}, {src}, {off}, " + size + ")", imm=LOAD_ACQUIRE)
-        yield Form(opcode, "store_release" + operands + ")", imm=STORE_RELEASE)
+                text = f"lock *{at} {ATOMIC_SIGNS[name]} {r}{{src}}"
+                yield Form(opcode, name + operands + ")", text, imm=imm)
+                text = f"{r}{{src}} = {name.replace('_', '_fetch_')}({at}, {r}{{src}})"
+                yield Form(opcode, name + operands + ", fetch=True)", text, imm=imm | FETCH)
+            text = f"{r}{{src}} = xchg{kind}(r{{dst}} {{off}}, {r}{{src}})"
+            yield Form(opcode, "atomic_xchg" + operands + ")", text, imm=XCHG)
+            text = f"{r}0 = cmpxchg{kind}(r{{dst}} {{off}}, {r}0, {r}{{src}})"
+            yield Form(opcode, "atomic_cmpxchg" + operands + ")", text, imm=CMPXCHG)
+        text = f"{r}{{dst}} = load_acquire({at.replace('dst', 'src')})"
+        yield Form(opcode, "load_acquire({dst}, {src}, {off}, " + size + ")", text, imm=LOAD_ACQUIRE)
+        text = f"store_release({at}, {r}{{src}})"
+        yield Form(opcode, "store_release" + operands + ")", text, imm=STORE_RELEASE)
+
+
+def _packet() -> Iterator[Form]:
+    for width in (1, 2, 4):
+        opcode, size, text = LD | WIDTHS[width], WIDTH_NAMES[width], f"r0 = *(u{8 * width} *)skb["
+        yield Form(opcode | ABS, "load_abs({imm}, " + size + ")", text + "{imm}]")
+        # In LLVM's, with an off of its own, there is only the form that comes first.
+        yield Form(opcode | IND, "load_ind({src}, 0, " + size + ")", text + "r{src}]")
+        yield Form(opcode | IND, "load_ind({src}, {imm}, " + size + ")", text + "r{src} {sum}]")
 
 
 def _ld_imm64() -> Iterator[Form]:
     # The first match is the one that is shown: the form without the optional argument comes first.
-    yield Form(LD_IMM64, "ld_imm64({dst}, {imm})", src=VALUE)
-    yield Form(LD_IMM64, "map_ptr({dst}, {symbol})", src=MAP_FD, hi=0)
-    yield Form(LD_IMM64, "map_value({dst}, {symbol})", src=MAP_VALUE, hi=0)
-    yield Form(LD_IMM64, "map_value({dst}, {symbol}, offset={hi})", src=MAP_VALUE)
-    yield Form(LD_IMM64, "ksym({dst}, {lo})", src=BTF_ID, hi=0)
-    yield Form(LD_IMM64, "ksym({dst}, {lo}, btf_fd={hi})", src=BTF_ID)
-    yield Form(LD_IMM64, "func_ptr({dst}, {jump})", src=FUNC, hi=0)
-    yield Form(LD_IMM64, "map_idx({dst}, {lo})", src=MAP_IDX, hi=0)
-    yield Form(LD_IMM64, "map_idx_value({dst}, {lo})", src=MAP_IDX_VALUE, hi=0)
-    yield Form(LD_IMM64, "map_idx_value({dst}, {lo}, offset={hi})", src=MAP_IDX_VALUE)
+    yield Form(LD_IMM64, "ld_imm64({dst}, {imm})", "r{dst} = {imm} ll", src=VALUE)
+    for src, dsl, named in (
+        (MAP_FD, "map_ptr({dst}, {symbol})", "r{dst} = {name} ll"),
+        (MAP_VALUE, "map_value({dst}, {symbol})", "r{dst} = {name}[0x0] ll"),
+        (BTF_ID, "ksym({dst}, {lo})", ""),
+        (FUNC, "func_ptr({dst}, {jump})", "r{dst} = &{name} ll"),
+        (MAP_IDX, "map_idx({dst}, {lo})", ""),
+        (MAP_IDX_VALUE, "map_idx_value({dst}, {lo})", ""),
+    ):
+        yield Form(LD_IMM64, dsl, f"ld_pseudo r{{dst}}, {src:#x}, {{lo}}", named=named, src=src, hi=0)
+    # LLVM has no way to say the upper half.
+    for src, dsl, named in (
+        (MAP_VALUE, "map_value({dst}, {symbol}, offset={hi})", "r{dst} = {name}[{hi}] ll"),
+        (BTF_ID, "ksym({dst}, {lo}, btf_fd={hi})", ""),
+        (MAP_IDX_VALUE, "map_idx_value({dst}, {lo}, offset={hi})", ""),
+    ):
+        yield Form(LD_IMM64, dsl, f"ld_pseudo r{{dst}}, {src:#x}, {{lo}}, {{hi}}", named=named, src=src)

@@ -1,8 +1,9 @@
 """The DSL: operations as values and functions that make one instruction each.
 
 Operands come in the order of an assignment, destination first. Jumps take a label's name or a distance in
-slots, counted from the next slot. Registers are ``R0`` to ``R10`` (R10: the frame pointer, read-only),
-sizes ``B H W DW`` (1, 2, 4, 8 bytes). Names that end in 32 work on the low halves and clear the upper half
+slots, counted from the next slot. Registers are ``R0`` to ``R10`` (R10: the frame pointer, read-only), and
+for the arguments of a call from the sixth on ``R11`` (Linux 7.2): ``store(R11, -8, R1, DW)`` passes the first
+of them on, ``load(R1, R11, 8, DW)`` reads the function's own. Sizes are ``B H W DW`` (1, 2, 4, 8 bytes). Names that end in 32 work on the low halves and clear the upper half
 of the destination; their jumps compare the low halves. A register, size, offset or immediate out of range
 raises AssembleError.
 """
@@ -17,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rawkm.asm.insn import Symbol
 
-R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, R10 = map(Reg, range(11))
+R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, R10, R11 = map(Reg, range(12))
 
 
 class Size(int):
@@ -214,6 +215,23 @@ def bswap(dst: int, bits: int) -> Insn:
     return _swap("bswap", dst, bits)
 
 
+def addr_space_cast(dst: int, src: int, to: int, source: int) -> Insn:
+    """``dst`` = ``src`` moved from address space ``source`` ``to`` another, for pointers into an arena.
+
+    0 is the kernel's, 1 the arena's as user space sees it; the verifier takes (1, 0) and (0, 1). Linux 6.9.
+    """
+    imm = opcodes.ADDR_SPACES.get((to, source))
+    if imm is None:
+        raise AssembleError(f"no cast from address space {source!r} to {to!r}: 0 and 1", src_loc=caller())
+    return Insn(
+        opcodes.ALU64 | opcodes.ALU_OPS["Mov"] | opcodes.X,
+        dst=dst,
+        src=src,
+        off=opcodes.ADDR_SPACE_OFF,
+        imm=imm,
+    )
+
+
 def load(dst: int, src: int, off: int, size: int) -> Insn:
     """``dst`` = ``size`` bytes at ``src + off``, zero-extended."""
     return Insn(opcodes.LDX | opcodes.MEM | _width(size), dst=dst, src=src, off=off)
@@ -275,6 +293,21 @@ def store_release(dst: int, off: int, src: int, size: int) -> Insn:
     return _ordered(opcodes.STORE_RELEASE, dst, off, src, _width(size))
 
 
+def load_abs(off: int, size: int) -> Insn:
+    """R0 = ``size`` (1, 2, 4) bytes at ``off`` in a socket filter's packet, in the machine's byte order.
+
+    R6 must hold the context; R1..R5 are lost. Past the packet's end the program returns 0.
+    """
+    imm = number(off, *opcodes.S32, "offset")
+    return Insn(opcodes.LD | opcodes.ABS | _width(size, (1, 2, 4)), imm=imm)
+
+
+def load_ind(src: int, off: int, size: int) -> Insn:
+    """As ``load_abs``, at ``src + off``."""
+    imm = number(off, *opcodes.S32, "offset")
+    return Insn(opcodes.LD | opcodes.IND | _width(size, (1, 2, 4)), src=src, imm=imm)
+
+
 def ld_imm64(dst: int, value: int) -> Insn:
     """``dst`` = a 64-bit constant, signed or unsigned. It takes two slots."""
     return Insn(opcodes.LD_IMM64, dst=dst, imm=number(value, *opcodes.ANY64, "constant"))
@@ -328,6 +361,16 @@ def call(helper: int) -> Insn:
 def call_sub(target: str | int) -> Insn:
     """Call a subprogram of this program, by label. Registers as in ``call``."""
     return _jump(opcodes.CALL, target, src=opcodes.CALL_SUB)
+
+
+def callx(dst: int) -> Insn:
+    """Call the subprogram whose address is in ``dst``. Compilers emit it; no kernel takes it."""
+    return Insn(opcodes.CALLX, dst=dst)
+
+
+def gotox(dst: int) -> Insn:
+    """Jump to the instruction whose address, read from an INSN_ARRAY map, is in ``dst``. Linux 6.19."""
+    return Insn(opcodes.GOTOX, dst=dst)
 
 
 def kfunc(btf_id: int, *, fd_index: int = 0) -> Insn:

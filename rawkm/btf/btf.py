@@ -210,11 +210,19 @@ class Btf:
         Anonymous members add nothing to the path. Arrays are one member. A bit-field has the offset of its
         first byte and the number of bytes that it touches.
         """
+        found = {}
+        for path, place in self.leaves(type).items():
+            size = (place.bit_offset % 8 + place.bits + 7) // 8 if place.bits else self.sizeof(place.type)
+            found[path] = (place.bit_offset // 8, size)
+        return found
+
+    def leaves(self, type: str | int) -> dict[str, Place]:
+        """The members that flatten() lists, by dotted path, with their types and the bits of bit-fields."""
         outer: Type = self.composite(type) if isinstance(type, str) else self.resolve(type)
         if not isinstance(outer, Composite):
             raise BTFError(f"BTF type {outer.id} ({outer!r}) has no members")
-        found: dict[str, tuple[int, int]] = {}
-        self._flatten(outer, "", 0, _MAX_DEPTH, found, [_MAX_MEMBERS])
+        found: dict[str, Place] = {}
+        self._leaves(outer, "", 0, _MAX_DEPTH, found, [_MAX_MEMBERS])
         return found
 
     # -- enums and functions ---------------------------------------------------------------------------------
@@ -312,14 +320,8 @@ class Btf:
                     return Place(member.bit_offset + found.bit_offset, found.bits, found.type)
         return None
 
-    def _flatten(
-        self,
-        composite: Composite,
-        prefix: str,
-        bits: int,
-        depth: int,
-        found: dict[str, tuple[int, int]],
-        budget: list[int],
+    def _leaves(
+        self, composite: Composite, prefix: str, bits: int, depth: int, found: dict[str, Place], budget: list[int]
     ) -> None:
         _spend(len(composite.members), depth, budget)
         for member in composite.members:
@@ -327,10 +329,9 @@ class Btf:
             at = bits + member.bit_offset
             path = prefix + member.name
             if isinstance(inner, Composite):
-                self._flatten(inner, f"{path}." if member.name else prefix, at, depth - 1, found, budget)
+                self._leaves(inner, f"{path}." if member.name else prefix, at, depth - 1, found, budget)
             elif member.name:
-                size = (at % 8 + member.bits + 7) // 8 if member.bits else self.sizeof(member.type)
-                found.setdefault(path, (at // 8, size))
+                found.setdefault(path, Place(at, member.bits, member.type))
 
     def _infos_of(self, *kinds: int) -> set[int]:
         return {info for info in self._infos if info >> KIND_SHIFT & KIND_MASK in kinds}

@@ -1,7 +1,8 @@
 """Options as data, and two parsers made from them.
 
-argparse has the last word: it prints help and errors. But importing and building it costs a third of the time from exec to
-attached, so a command line that is plainly right is read by ``quick``; whatever it does not understand goes to argparse.
+argparse has the last word: it prints help and errors. But importing and building it costs a third of the time
+from exec to attached, so a command line that is plainly right is read by ``quick``; whatever it does not
+understand goes to argparse.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
 
 
 class Option:
-    """One option. ``convert``: text to value, None for a switch; raises ValueError with a sentence for a bad text.
+    """One option.
 
+    ``convert``: text to value, None for a switch; raises ValueError with a sentence for a bad text.
     ``many``: may be given several times, the values are listed. ``choices``: the only texts allowed.
     """
 
@@ -103,7 +105,7 @@ def full(
     description: str,
     epilog: str,
 ) -> Args:
-    """By argparse. Exits with status 0 after printing the help; raises UsageError with a sentence about what is wrong."""
+    """By argparse. Exits with status 0 after printing the help, raises UsageError for what is wrong."""
     from argparse import ArgumentParser, RawDescriptionHelpFormatter
 
     class Parser(ArgumentParser):

@@ -7,7 +7,7 @@ from time import localtime, monotonic, monotonic_ns, strftime
 
 from rawkm.cli import options
 from rawkm.cli.args import Option
-from rawkm.cli.output import json_line, plain, table
+from rawkm.cli.output import count_of, json_line, table
 from rawkm.cli.tracing import SCOPE, trace_with
 from rawkm.session import CountSession
 from rawkm.targets import labels
@@ -117,4 +117,4 @@ class Rounds:
         print(table(("FUNCTION", "COUNT"), [(names[i], f"{counts[i]:,}") for i in shown], right=(1,)))
         if left_out:
             hidden = sum(counts) - sum(counts[i] for i in shown)
-            print(plain(f"({left_out:,} more functions with {hidden:,} hits)"))
+            print(f"({count_of(left_out, 'more function')} with {count_of(hidden, 'hit')})")

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 PATTERNS = """\
 PATTERN chooses functions: a name, a glob ('tcp_*', 'vfs_[rw]*', '*'), a regular expression between slashes
-('/^tcp_.*_sock$/'), each optionally within a module ('nf_conntrack:*', 'vmlinux:vfs_*'). Quote it for the shell."""
+('/^tcp_.*_sock$/'), each optionally within a module ('nf_conntrack:*', 'vmlinux:vfs_*'). Quote it for the
+shell."""
 
 
 def seconds(text: str) -> float:

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 def plain(text: str) -> str:
-    """``text`` without anything that a terminal would act upon, or that cannot be printed: all that is escaped.
+    """``text`` with all that a terminal would act upon, or that cannot be printed, escaped.
 
     Names from the kernel and from other processes are not to be trusted.
     """

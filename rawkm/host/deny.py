@@ -1,7 +1,8 @@
 """Functions that a tracer should leave alone, as data: globs, each group with its reason.
 
-Two kinds. Some break the kernel or were seen to. Others are what a BPF program's own run goes through: tracing them gives no
-event (the kernel refuses to nest) but costs a refused hit, counted as a recursion miss, for every real one.
+Two kinds. Some break the kernel or were seen to. Others are what a BPF program's own run goes through:
+tracing them gives no event (the kernel refuses to nest) but costs a refused hit, counted as a recursion miss,
+for every real one.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ NO_FUNCTIONS: tuple[Rule, ...] = (
 
 RULES: tuple[Rule, ...] = (
     (
-        # tools/testing/selftests/bpf, kprobe_multi_bench_attach: splats when a program runs while RCU is not watching.
+        # tools/testing/selftests/bpf, kprobe_multi_bench_attach: splats when a program runs while RCU is not
+        # watching.
         "it runs where RCU is not watching",
         ("rcu_*", "arch_cpu_idle", "arch_cpu_idle_*", "default_idle", "ct_*", "__ct_*"),
     ),

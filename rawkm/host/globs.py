@@ -15,10 +15,11 @@ _SPECIAL = "*?["
 
 
 class Glob:
-    """``*``, ``?``, ``[a-z]`` and ``[!a-z]``; everything else stands for itself, as in fnmatch. Over bytes: ``?`` is one of them.
+    """``*``, ``?``, ``[a-z]`` and ``[!a-z]``; everything else stands for itself, as in fnmatch. Over bytes:
+    ``?`` is one of them.
 
-    ``prefix``: the literal part that every match begins with; ``exact``: there is nothing else. Raises UsageError for brackets that
-    no shell would read as meant: one that is not closed, and ``[^a-z]``.
+    ``prefix``: the literal part that every match begins with; ``exact``: there is nothing else. Raises
+    UsageError for brackets that no shell would read as meant: one that is not closed, and ``[^a-z]``.
     """
 
     __slots__ = ("_end", "_middle", "_open_end", "_regex", "exact", "prefix", "text")

@@ -1,16 +1,17 @@
 """/proc/kallsyms: every symbol with its address, type and module.
 
-A line is ``address type name[\\t[module]]`` (kernel/kallsyms.c, s_show), the kernel's own symbols first and by address. Addresses are all
-zero for readers that may not see them (kptr_restrict, CAP_SYSLOG, perf_event_paranoid).
+A line is ``address type name[\\t[module]]`` (kernel/kallsyms.c, s_show), the kernel's own symbols first and
+by address. Addresses are all zero for readers that may not see them (kptr_restrict, CAP_SYSLOG,
+perf_event_paranoid).
 """
 
 from __future__ import annotations
 
-from rawkm.host.lines import lines_holding, whole_lines
+from rawkm.host.lines import lines_holding_any, whole_lines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rawkm.syscall.kernel import Kernel
 
@@ -23,19 +24,23 @@ _TEXT = b"tTwW"
 _PSEUDO_MODULES = (b"bpf", b"__builtin__ftrace", b"__builtin__kprobes")
 
 
-def functions(kernel: Kernel, prefix: bytes = b"") -> Iterator[tuple[int, bytes, bytes]]:
-    """(address, name, module or b"") of every text symbol whose name begins with ``prefix``. Address 0 = hidden."""
-    return parse(kernel.read_chunks(PATH), prefix)
+def functions(kernel: Kernel, prefixes: Sequence[bytes] = ()) -> Iterator[tuple[int, bytes, bytes]]:
+    """(address, name, module or b"") of every text symbol, or of those that begin with one of ``prefixes``.
+
+    Address 0 = hidden.
+    """
+    return parse(kernel.read_chunks(PATH), prefixes)
 
 
-def parse(chunks: Iterable[bytes], prefix: bytes = b"") -> Iterator[tuple[int, bytes, bytes]]:
+def parse(chunks: Iterable[bytes], prefixes: Sequence[bytes] = ()) -> Iterator[tuple[int, bytes, bytes]]:
     """As ``functions``, over the file's pieces. Lines that are none of kallsyms are passed over."""
+    wanted = tuple(prefixes) or b""
     for text in whole_lines(chunks):
-        for line in _lines(text, prefix):
+        for line in _lines(text, prefixes):
             address, _, rest = line.partition(b" ")
             kind, _, symbol = rest.partition(b" ")
             name, tab, module = symbol.partition(b"\t")
-            if len(kind) != 1 or kind not in _TEXT or not name or not name.startswith(prefix):
+            if len(kind) != 1 or kind not in _TEXT or not name or not name.startswith(wanted):
                 continue
             module = module[1:-1] if tab else b""
             if module in _PSEUDO_MODULES:
@@ -47,7 +52,10 @@ def parse(chunks: Iterable[bytes], prefix: bytes = b"") -> Iterator[tuple[int, b
 
 
 class Addresses:
-    """The addresses of chosen functions, by name and module. ``hidden``: some were found, but without their addresses."""
+    """The addresses of chosen functions, by name and module.
+
+    ``hidden``: some were found, but without their addresses.
+    """
 
     __slots__ = ("_by_symbol",)
 
@@ -72,16 +80,18 @@ def addresses(kernel: Kernel, wanted: Iterable[tuple[bytes, bytes]]) -> Addresse
 def find(chunks: Iterable[bytes], wanted: Iterable[tuple[bytes, bytes]]) -> Addresses:
     """As ``addresses``, over the file's pieces.
 
-    A whole kernel's symbols are a hundred thousand: a line costs one slice and one look-up, and is taken apart only when it is wanted.
+    A whole kernel's symbols are a hundred thousand: a line costs one slice and one look-up, and is taken
+    apart only when it is wanted.
     """
     found: dict[bytes, list[int]] = {_symbol(name, module): [] for name, module in wanted}
     prefix = _common_prefix(found)
+    prefixes = [prefix] if prefix else []
     get = found.get
     cut = 0
     for text in whole_lines(chunks):
         # "address type name": the addresses all have the width of the first.
         cut = cut or text.find(b" ") + 2
-        for line in _lines(text, prefix):
+        for line in _lines(text, prefixes):
             known = get(line[cut:])
             if known is not None and line[cut - 2] in _TEXT:
                 try:
@@ -104,11 +114,11 @@ def _symbol(name: bytes, module: bytes) -> bytes:
     return name + b"\t[" + module + b"]" if module else name
 
 
-def _lines(text: bytes, prefix: bytes) -> Iterable[bytes]:
-    """The lines with a symbol that begins with ``prefix``, and perhaps others."""
-    if not prefix:
+def _lines(text: bytes, prefixes: Sequence[bytes]) -> list[bytes]:
+    """The lines with a symbol that begins with one of ``prefixes``, and perhaps others."""
+    if not all(prefixes) or not prefixes:
         return text.split(b"\n")
-    return (line for _, line in lines_holding(text, b" " + prefix))
+    return lines_holding_any(text, [b" " + prefix for prefix in prefixes])
 
 
 def _common_prefix(names: Iterable[bytes]) -> bytes:

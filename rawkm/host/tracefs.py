@@ -21,7 +21,9 @@ _CAP_DAC_OVERRIDE = 1  # include/uapi/linux/capability.h
 
 
 class TraceFs:
-    """One tracefs. ``place`` says in words where it was found, "" when nowhere; ``reasons`` why files could not be had."""
+    """One tracefs. ``place`` says in words where it was found, "" when nowhere; ``reasons`` why files could
+    not be had.
+    """
 
     __slots__ = ("_dir_fd", "_kernel", "_mount_error", "place", "reasons")
 
@@ -41,7 +43,7 @@ class TraceFs:
             self._dir_fd = None
 
     def chunks(self, name: str) -> Iterator[bytes] | None:
-        """The file ``name`` in pieces, or None when it cannot be had (then ``reasons`` says why, a sentence each)."""
+        """The file ``name`` in pieces, or None when it cannot be had: then ``reasons`` says why."""
         refused: tuple[str, SyscallError] | None = None
         for place in self._places():
             try:
@@ -76,7 +78,7 @@ class TraceFs:
         return _again(first, chunks)
 
     def _is_tracefs(self, place: str) -> bool:
-        """Whether something is mounted at ``place``: what sysfs and debugfs have there themselves is empty."""
+        """Whether something is mounted at ``place``: what sysfs and debugfs have there is empty."""
         if place == _DETACHED:
             return True
         try:
@@ -98,7 +100,7 @@ class TraceFs:
                 self._mount_error = err
         return self._dir_fd is not None
 
-    # -- reasons ---------------------------------------------------------------------------------------------------------------
+    # -- reasons ---------------------------------------------------------------------------------------------
 
     def _note(self, reason: str) -> None:
         if reason not in self.reasons:
@@ -117,8 +119,11 @@ class TraceFs:
         if self._mount_error.errno == ENODEV:
             return "this kernel has no tracefs"
         if self._mount_error.errno == ENOSYS:
-            return "tracefs is not mounted, and there is no fsopen to open it without a mount point (before Linux 5.2)"
-        return f"tracefs is not mounted, and opening it without a mount point {self._takes(self._mount_error, mount=True)}"
+            return (
+                "tracefs is not mounted, and before Linux 5.2 there is no fsopen to do without a mount point"
+            )
+        takes = self._takes(self._mount_error, mount=True)
+        return f"tracefs is not mounted, and opening it without a mount point {takes}"
 
     def _takes(self, err: SyscallError, *, mount: bool) -> str:
         """What an access takes that ended in ``err``; how it ended, when nothing is missing."""
@@ -127,7 +132,8 @@ class TraceFs:
             return f"fails with {said}"
         missing = self._missing(mount)
         if missing:
-            return f"takes {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} missing ({said})"
+            verb = "is" if len(missing) == 1 else "are"
+            return f"takes {' and '.join(missing)}, which {verb} missing ({said})"
         from rawkm.host import sysctl
 
         level = sysctl.lockdown(self._kernel)

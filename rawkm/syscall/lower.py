@@ -9,6 +9,8 @@ from rawkm.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from rawkm.syscall.kernel import Value
 
 
@@ -55,8 +57,8 @@ def _text(path: str, value: object) -> bytes:
     return raw
 
 
-def _strings(path: str, value: Value) -> tuple[int, object]:
-    if isinstance(value, bytes | bytearray | memoryview | str | int) or not hasattr(value, "__iter__"):
+def _strings(path: str, value: Any) -> tuple[int, object]:
+    if isinstance(value, bytes | bytearray | memoryview | str) or not hasattr(value, "__iter__"):
         raise UsageError(f"{path} takes a sequence of names, not {type(value).__name__}")
     names = [_text(path, name) for name in value]
     strings = (ctypes.c_char_p * len(names))(*names)

@@ -43,8 +43,9 @@ class MappedMemory:
     def fence(self) -> None:
         """Orders the accesses before it with those after it, on machines that do not do so by themselves.
 
-        Taking a lock alone would not do: earlier accesses may sink into it and later ones rise into it. Releasing it and taking it
-        again is a store-release followed by a load-acquire, which nothing passes: what Python can do without C.
+        Taking a lock and releasing it would not do: earlier accesses may sink into it, later ones rise into it. Releasing
+        it and taking it again is a store-release followed by a load-acquire, which nothing passes: what Python can do
+        without C.
         """
         if not _ORDERED:
             _lock.acquire()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rawkm.host.lines import lines_holding, whole_lines
+from rawkm.host.lines import lines_holding_any, whole_lines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,10 +29,10 @@ class Entry:
 def match(
     chunks: Iterable[bytes], patterns: Sequence[Pattern], *, sites: bool
 ) -> tuple[list[Entry], list[bool]]:
-    """The lines whose name one of ``patterns`` matches, in the file's order, and for each pattern whether it gave anything.
+    """The lines that ``patterns`` match by name, in the file's order, and which patterns gave any.
 
-    A line is ``[address ]name[ [module]]``, with the address when ``sites``. An entry that only a pattern's name matches, not its
-    module, comes back with ``wanted`` false: it shows that the name is not unique.
+    A line is ``[address ]name[ [module]]``, with the address when ``sites``. An entry that only a pattern's
+    name matches, not its module, comes back with ``wanted`` false: it shows that the name is not unique.
     """
     gave = [False] * len(patterns)
     found: list[Entry] = []
@@ -42,14 +42,15 @@ def match(
     tests = [(i, p.matches, p.within if p.module else None) for i, p in enumerate(patterns)]
     site = None
     for text in whole_lines(chunks):
-        for line in text.split(b"\n") if everything else _lines(text, needles):
+        for line in text.split(b"\n") if everything else lines_holding_any(text, needles):
             symbol = line
             if sites:
                 address, _, symbol = line.partition(b" ")
                 try:
                     site = int(address, 16)
                 except ValueError:
-                    continue  # the piece's ends, or a name with a line end in it, which no function of the kernel's own has
+                    # The piece's ends, or a name with a line end in it: no function of the kernel's own.
+                    continue
             name, _, module = symbol.partition(b" ")
             known = wanted = False
             for index, matches, within in tests:
@@ -60,13 +61,3 @@ def match(
             if known:
                 found.append(Entry(name, module[1:-1], site, wanted))
     return found, gave
-
-
-def _lines(text: bytes, needles: Sequence[bytes]) -> Iterable[bytes]:
-    """The lines that hold one of ``needles``, each once, in their order."""
-    if len(needles) == 1:
-        return [line for _, line in lines_holding(text, needles[0])]
-    found: dict[int, bytes] = {}
-    for needle in needles:
-        found.update(lines_holding(text, needle))
-    return [found[start] for start in sorted(found)]

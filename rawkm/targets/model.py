@@ -21,9 +21,10 @@ NOT_TRACEABLE = (
 class Target:
     """One function to trace.
 
-    ``module``: "" for the kernel image. ``address``: the symbol's address, which bpf_get_func_ip and cookies speak; None when it
-    is hidden or was not looked up. ``site``: the ftrace location, which available_filter_functions_addrs prints; it lies behind
-    the address by 0 or 4 bytes on x86 (ENDBR), by 4 or 8 on arm64; None when not known.
+    ``module``: "" for the kernel image. ``address``: the symbol's address, which bpf_get_func_ip and cookies
+    speak; None when it is hidden or was not looked up. ``site``: the ftrace location, which
+    available_filter_functions_addrs prints; it lies behind the address by 0 or 4 bytes on x86 (ENDBR), by 4
+    or 8 on arm64; None when not known.
     """
 
     __slots__ = ("address", "module", "name", "site")
@@ -46,7 +47,10 @@ class Target:
 
 
 class Rejected:
-    """A function or pattern that will not be attached, and why. ``denied``: a rule forbids it, though the kernel might not."""
+    """A function or pattern that will not be attached, and why.
+
+    ``denied``: a rule forbids it, though the kernel might not.
+    """
 
     __slots__ = ("denied", "module", "name", "reason")
 
@@ -61,8 +65,9 @@ class Rejected:
 
 
 class Targets:
-    """``ok``: in the order of the kernel's list. ``missing``: patterns and names that gave nothing. ``source``: where the list
-    came from. ``certain``: whether that source lists exactly what the kernel can trace. ``notes``: what could not be had, and why.
+    """``ok``: in the order of the kernel's list. ``missing``: patterns and names that gave nothing.
+    ``source``: where the list came from. ``certain``: whether that source lists exactly what the kernel can
+    trace. ``notes``: what could not be had, and why.
     """
 
     __slots__ = ("certain", "missing", "notes", "ok", "rejected", "source")
@@ -76,7 +81,7 @@ class Targets:
         self.notes: list[str] = []
 
     def note_missing(self, patterns: Sequence[Pattern], gave: Sequence[bool]) -> None:
-        """Sets ``missing``. The reason of each stays open: finding it out takes more reading (``reasons.explain_missing``)."""
+        """Sets ``missing``. The reasons are left to ``reasons.explain_missing``, which reads more."""
         self.missing = [Rejected(p.text, "") for p, hit in zip(patterns, gave, strict=True) if not hit]
 
     def keep_unique_names(self) -> None:
@@ -97,14 +102,12 @@ class Targets:
 
 
 def as_text(raw: bytes) -> str:
-    """A name from the kernel. What is not UTF-8 comes out escaped (a module can name its functions as it likes)."""
+    """A name from the kernel; what is no UTF-8 comes out escaped. A module can have any names."""
     return raw.decode("utf-8", "backslashreplace")
 
 
 def is_text(raw: bytes) -> bool:
     """Whether ``as_text`` can be undone: only such names can be given back to the kernel."""
-    if raw.isascii():
-        return True
     try:
         raw.decode()
     except UnicodeDecodeError:

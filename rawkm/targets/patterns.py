@@ -1,4 +1,4 @@
-"""What a user writes to choose functions: names, globs, regular expressions, each optionally within a module."""
+"""What a user writes to choose functions: names, globs, regular expressions, within a module or anywhere."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ VMLINUX = "vmlinux"
 class Pattern:
     """``[MODULE:]NAME``, ``[MODULE:]GLOB`` or ``[MODULE:]/REGEX/``.
 
-    A name or glob must match the whole function name, a regular expression any part of it. MODULE is a glob, too; "vmlinux" is
-    the kernel image. ``prefix``: what every name that matches begins with; ``exact``: it is a plain name. Raises UsageError.
+    A name or glob must match the whole function name, a regular expression any part of it. MODULE is a glob,
+    too; "vmlinux" is the kernel image. ``prefix``: what every name that matches begins with; ``exact``: it is
+    a plain name. Raises UsageError.
     """
 
     __slots__ = ("_glob", "_module", "_search", "exact", "module", "name", "prefix", "text")

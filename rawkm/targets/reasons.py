@@ -76,7 +76,8 @@ def untraceable(kernel: Kernel, targets: Targets, patterns: Sequence[Pattern]) -
     """The functions that ``patterns`` match by name but the kernel's list does not have."""
     known = {(t.name, t.module) for t in targets.ok} | {(r.name, r.module) for r in targets.rejected}
     found: dict[tuple[str, str], Rejected] = {}
-    for _, raw_name, raw_module in kallsyms.functions(kernel):
+    prefixes = [pattern.prefix for pattern in patterns]
+    for _, raw_name, raw_module in kallsyms.functions(kernel, prefixes):
         if not any(p.matches(raw_name) and p.within(raw_module) for p in patterns):
             continue
         key = name, module = as_text(raw_name), as_text(raw_module)

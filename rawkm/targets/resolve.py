@@ -1,8 +1,8 @@
 """From patterns to functions.
 
 The lists, best first: available_filter_functions (what ftrace can reach; with _addrs also where), else what
-``unlisted`` makes of symbols and BTF. Symbol addresses come from kallsyms and are looked up only when somebody wants
-them or a name stands for several functions: reading it takes longer than everything else.
+``unlisted`` makes of symbols and BTF. Symbol addresses come from kallsyms and are looked up only when
+somebody wants them or a name stands for several functions: reading it takes longer than everything else.
 """
 
 from __future__ import annotations
@@ -31,12 +31,14 @@ def resolve(
 ) -> Targets:
     """The functions that ``patterns`` choose.
 
-    ``deny``: the rules to leave functions out by (default: the built-in ones). ``addresses``: look every symbol address up, even
-    where names would do. Raises SymbolError when no list can be read and every pattern needs one.
+    ``deny``: the rules to leave functions out by (default: the built-in ones). ``addresses``: look every
+    symbol address up, even where names would do. Raises SymbolError when no list can be read and every
+    pattern needs one.
     """
     targets = Targets()
     deny = DenyList() if deny is None else deny
-    # What begins anyhow is chosen by the thousand, and then two of a name are among them: only the sites tell them apart.
+    # What begins anyhow is chosen by the thousand, and then two of a name are among them: only the sites tell
+    # them apart.
     sites = addresses or not all(pattern.prefix for pattern in patterns)
     with TraceFs(kernel) as tracefs:
         entries = _listed(tracefs, patterns, (SITES, NAMES) if sites else (NAMES,), targets)
@@ -58,7 +60,7 @@ def resolve(
     return targets
 
 
-# -- the lists -----------------------------------------------------------------------------------------------------------------
+# -- the lists -----------------------------------------------------------------------------------------------
 
 
 def _listed(
@@ -79,8 +81,7 @@ def _one_per_site(entries: list[Entry]) -> list[Entry]:
     """The same ftrace site twice is one function."""
     unique: dict[int | None, Entry] = {}
     for entry in entries:
-        first = unique.setdefault(entry.site, entry)
-        first.wanted = first.wanted or entry.wanted
+        unique.setdefault(entry.site, entry)
     return list(unique.values())
 
 
@@ -93,7 +94,7 @@ def _allowed(entries: list[Entry], deny: DenyList) -> tuple[list[Entry], list[Re
     for entry in wanted:
         if entry.name in denied:
             rejected.append(_rejected(entry, denied[entry.name], denied=True))
-        elif not is_text(entry.name):
+        elif not entry.name.isascii() and not is_text(entry.name):
             rejected.append(_rejected(entry, NO_TEXT))
         else:
             allowed.append(entry)
@@ -119,7 +120,7 @@ def _rejected(entry: Entry, reason: str, *, denied: bool = False) -> Rejected:
     return Rejected(as_text(entry.name), reason, module=as_text(entry.module), denied=denied)
 
 
-# -- addresses -----------------------------------------------------------------------------------------------------------------
+# -- addresses -----------------------------------------------------------------------------------------------
 
 
 def _with_addresses(kernel: Kernel, wanted: list[Entry], twins: set[bytes], targets: Targets) -> None:
@@ -147,11 +148,12 @@ def _by_site(wanted: list[Entry], symbols: Addresses, targets: Targets) -> None:
     """Of the symbols of a name, the one that the site lies in: never a twin that cannot be traced."""
     for entry in wanted:
         site = entry.site or 0
-        reachable = [
-            address for address in symbols.of(entry.name, entry.module) if 0 <= site - address <= _SITE_REACH
-        ]
-        if reachable:
-            targets.ok.append(_target(entry, max(reachable)))
+        nearest = -1
+        for address in symbols.of(entry.name, entry.module):
+            if nearest < address <= site <= address + _SITE_REACH:
+                nearest = address
+        if nearest >= 0:
+            targets.ok.append(_target(entry, nearest))
         else:
             targets.rejected.append(_rejected(entry, "kallsyms has no symbol at its ftrace site"))
 
@@ -179,7 +181,7 @@ def _by_count(wanted: list[Entry], symbols: Addresses, targets: Targets) -> None
 
 
 def labels(targets: Iterable[Target]) -> list[str]:
-    """A text per target that tells it from the others: the name, with the address when the name does not suffice."""
+    """A text per target that tells it from the others: its name, and its address where it must."""
     targets = list(targets)
     count: dict[str, int] = {}
     for target in targets:

@@ -1,7 +1,8 @@
 """From patterns to functions where the kernel's list cannot be read.
 
-Names that are given are taken when they are symbols, and as they are when no symbols can be read either. Globs choose from the
-functions of the kernel's BTF that are symbols: nearly all that can be traced, and some that cannot. The attach tells.
+Names that are given are taken when they are symbols, and as they are when no symbols can be read either.
+Globs choose from the functions of the kernel's BTF that are symbols: nearly all that can be traced, and some
+that cannot. The attach tells.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 _BTF = "/sys/kernel/btf/vmlinux"
 _AS_GIVEN = "the names given"
 
-# Code that ftrace does not reach lies together (include/asm-generic/vmlinux.lds.h), and kallsyms is sorted by address: what is
-# freed after boot, what must not be instrumented, the entries from user space.
+# Code that ftrace does not reach lies together (include/asm-generic/vmlinux.lds.h), and kallsyms is sorted by
+# address: what is freed after boot, what must not be instrumented, the entries from user space.
 _CLOSED = {
     b"_sinittext": b"_einittext",
     b"__noinstr_text_start": b"__noinstr_text_end",
@@ -41,7 +42,7 @@ _OF_TRACEPOINTS = (b"trace_event_raw_event_", b"trace_raw_output_", b"perf_trace
 def resolve_unlisted(
     kernel: Kernel, patterns: Sequence[Pattern], deny: DenyList, targets: Targets, reasons: Sequence[str]
 ) -> None:
-    """Fills in ``targets``. ``reasons``: why there is no list. Raises SymbolError when every pattern needs one."""
+    """Fills in ``targets``. ``reasons``: why there is none. Raises SymbolError if every pattern needs it."""
     targets.certain = False
     targets.notes.append(f"the list of traceable functions cannot be read: {'; '.join(reasons)}")
     gave = [False] * len(patterns)
@@ -77,7 +78,10 @@ def _symbols(
     """(name, module) → addresses of the symbols that ``patterns`` choose; ``gave``: which of them did."""
     found: Found = {}
     closed_until = None
-    for address, name, module in kallsyms.functions(kernel):
+    prefixes = [pattern.prefix for pattern in patterns] + [
+        label for pair in _CLOSED.items() for label in pair
+    ]
+    for address, name, module in kallsyms.functions(kernel, prefixes):
         if not module:
             if closed_until is None:
                 closed_until = _CLOSED.get(name)

@@ -552,6 +552,25 @@ class UprobeMultiFlag:
     PATH_FD = 0x2
 
 
+class NetfilterFlag:
+    """`link_create.netfilter.flags`."""
+
+    _PREFIX = "BPF_F_NETFILTER_"
+    IP_DEFRAG = 1
+
+
+class CgroupIter:
+    """enum bpf_cgroup_iter_order."""
+
+    _PREFIX = "BPF_CGROUP_ITER_"
+    ORDER_UNSPEC = 0
+    SELF_ONLY = 1
+    DESCENDANTS_PRE = 2
+    DESCENDANTS_POST = 3
+    ANCESTORS_UP = 4
+    CHILDREN = 5
+
+
 class QueryFlag:
     """`query.query_flags` of PROG_QUERY."""
 
@@ -961,6 +980,18 @@ class PerfAttrSize:
     VER7 = 128
     VER8 = 136
     VER9 = 144
+
+
+class PerfMmapCap:
+    """The bit-fields of `capabilities` in perf_event_mmap_page as masks."""
+
+    _PREFIX = ""
+    cap_bit0 = 0x1
+    cap_bit0_is_deprecated = 0x2
+    cap_user_rdpmc = 0x4
+    cap_user_time = 0x8
+    cap_user_time_zero = 0x10
+    cap_user_time_short = 0x20
 
 
 class PerfFlag:

@@ -2,64 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rawkm.uapi.constants import MapFlag, MapType, MapUpdate
-from rawkm.uapi.fields import (
-    FD,
-    HEX,
-    chars,
-    count_of,
-    define,
-    enum,
-    flags,
-    hole,
-    ptr,
-    s32,
-    size_of,
-    u32,
-    u64,
-)
+from rawkm.uapi.fields import FD, HEX, Definition, Direction, Note, count_of, define, enum, field, flags, ptr, size_of
 
 MAP_CREATE = define(
     "MAP_CREATE",
     "",
-    u32("map_type", enum(MapType), since="3.18"),
-    u32("key_size", since="3.18"),
-    u32("value_size", since="3.18"),
-    u32("max_entries", since="3.18"),
-    u32("map_flags", flags(MapFlag), since="4.6"),
-    u32("inner_map_fd", FD, since="4.12"),
-    u32("numa_node", since="4.14"),
-    chars("map_name", 16, since="4.15"),
-    u32("map_ifindex", since="4.16"),
-    u32("btf_fd", FD, since="4.18"),
-    u32("btf_key_type_id", since="4.18"),
-    u32("btf_value_type_id", since="4.18"),
-    u32("btf_vmlinux_value_type_id", since="5.6"),
-    u64("map_extra", HEX, since="5.16"),
-    s32("value_type_btf_obj_fd", FD, since="6.9"),
-    s32("map_token_fd", FD, since="6.9"),
+    field("map_type", enum(MapType), since="3.18"),
+    field("key_size", since="3.18"),
+    field("value_size", since="3.18"),
+    field("max_entries", since="3.18"),
+    field("map_flags", flags(MapFlag), since="4.6"),
+    field("inner_map_fd", FD, since="4.12"),
+    field("numa_node", since="4.14"),
+    field("map_name", since="4.15"),
+    field("map_ifindex", since="4.16"),
+    field("btf_fd", FD, since="4.18"),
+    field("btf_key_type_id", since="4.18"),
+    field("btf_value_type_id", since="4.18"),
+    field("btf_vmlinux_value_type_id", since="5.6"),
+    field("map_extra", HEX, since="5.16"),
+    field("value_type_btf_obj_fd", FD, since="6.9"),
+    field("map_token_fd", FD, since="6.9"),
     ptr("excl_prog_hash", "in", since="6.18", of="excl_prog_hash_size"),
-    u32("excl_prog_hash_size", size_of("excl_prog_hash"), since="6.18"),
+    field("excl_prog_hash_size", size_of("excl_prog_hash"), since="6.18"),
 )
 
 
-def _elem(command: str, value: Any, *, since: str, last: str = "") -> Any:
+def _elem(command: str, value: Note, *, since: str, last: str = "") -> Definition:
     """All element commands share one struct; they differ in who writes behind the third field."""
     return define(
         command,
         "",
-        u32("map_fd", FD, since=since),
-        hole(4),
+        field("map_fd", FD, since=since),
         ptr("key", "in", since=since),
         value,
-        u64("flags", flags(MapUpdate), since=since),
+        field("flags", flags(MapUpdate), since=since),
         last=last,
     )
 
 
-def _value(direction: Any, since: str) -> Any:
+def _value(direction: Direction, since: str) -> Note:
     return ptr("value", direction, since=since, also={"next_key": since})
 
 
@@ -76,7 +59,7 @@ MAP_LOOKUP_AND_DELETE_ELEM = _elem("MAP_LOOKUP_AND_DELETE_ELEM", _value("out", "
 MAP_FREEZE = _elem("MAP_FREEZE", _value("in", "5.2"), since="5.2", last="map_fd")
 
 
-def _batch(command: str, keys: Any, values: Any) -> Any:
+def _batch(command: str, keys: Direction, values: Direction) -> Definition:
     return define(
         command,
         "",
@@ -84,10 +67,10 @@ def _batch(command: str, keys: Any, values: Any) -> Any:
         ptr("batch.out_batch", "out", since="5.6"),
         ptr("batch.keys", keys, since="5.6", of="batch.count"),
         ptr("batch.values", values, since="5.6", of="batch.count"),
-        u32("batch.count", count_of("batch.keys"), since="5.6"),
-        u32("batch.map_fd", FD, since="5.6"),
-        u64("batch.elem_flags", flags(MapUpdate), since="5.6"),
-        u64("batch.flags", HEX, since="5.6"),
+        field("batch.count", count_of("batch.keys"), since="5.6"),
+        field("batch.map_fd", FD, since="5.6"),
+        field("batch.elem_flags", flags(MapUpdate), since="5.6"),
+        field("batch.flags", HEX, since="5.6"),
     )
 
 

@@ -1,11 +1,12 @@
-"""The vocabulary of the definitions: a member of a struct, and the role that the kernel gives it.
+"""The vocabulary of the definitions: what the header does not say about the members of a struct.
 
-A definition is a construct Struct whose members are `Field`s, named by the UAPI's dotted paths:
+A definition names the members of a struct by the UAPI's dotted paths, with their roles and first kernels:
 
-    define("MAP_FREEZE", "", u32("map_fd", FD, since="5.2"), …)
+    define("MAP_FREEZE", "", field("map_fd", FD, since="5.2"), …)
 
-Sizes and offsets come from construct alone. Holes are members like any other, so that parsing and building
-keep their bytes.
+Where they are, how long and of which type comes from rawkm.uapi.tables, which is generated; holes are what they
+leave between them. All becomes a construct Struct, in which holes are members like any other, so that parsing
+and building keep their bytes.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, Literal
 import construct
 
 from rawkm.errors import UsageError
+from rawkm.uapi import tables
 from rawkm.uapi.constants import Cmd
 from rawkm.uapi.layout import Layout
 
@@ -25,6 +27,14 @@ Direction = Literal["in", "out", "inout"]
 #: What is behind a pointer; cstrs is an array of pointers to C strings.
 Target = Literal["bytes", "cstr", "cstrs", "u64s", "u32s", "insns", "log"]
 
+_INTEGERS = {
+    ("u", 1): construct.Int8un,
+    ("u", 2): construct.Int16un,
+    ("u", 4): construct.Int32un,
+    ("u", 8): construct.Int64un,
+    ("s", 4): construct.Int32sn,
+    ("s", 8): construct.Int64sn,
+}
 # construct's native integers are "=L" for four bytes: say them as layout.py does.
 _CODES = {"B": "B", "H": "H", "L": "I", "Q": "Q", "l": "i", "q": "q"}
 
@@ -114,34 +124,20 @@ class Hole(Chars):
         return f"{self.subcon.sizeof()}x"
 
 
-def u64(path: str, role: Role = PLAIN, *, since: str, also: Mapping[str, str] | None = None) -> Any:
-    return path / Field(construct.Int64un, role, since, also)
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What a definition says of a member. ``place``: its (offset, size) where the tables do not have it."""
+
+    path: str
+    role: Role
+    since: str
+    also: Mapping[str, str]
+    place: tuple[int, int] | None = None
 
 
-def u32(path: str, role: Role = PLAIN, *, since: str, also: Mapping[str, str] | None = None) -> Any:
-    return path / Field(construct.Int32un, role, since, also)
-
-
-def s32(path: str, role: Role = PLAIN, *, since: str, also: Mapping[str, str] | None = None) -> Any:
-    return path / Field(construct.Int32sn, role, since, also)
-
-
-def u16(path: str, role: Role = PLAIN, *, since: str, also: Mapping[str, str] | None = None) -> Any:
-    return path / Field(construct.Int16un, role, since, also)
-
-
-def chars(path: str, size: int, *, since: str) -> Any:
-    """A NUL-terminated name in a fixed array."""
-    return path / Chars(construct.Bytes(size), Role("name"), since)
-
-
-def raw(path: str, size: int, *, since: str) -> Any:
-    """A fixed array of bytes that are no text."""
-    return path / Chars(construct.Bytes(size), Role("bytes"), since)
-
-
-def hole(size: int) -> Any:
-    return "" / Hole(construct.Bytes(size), Role("hole"), "")
+def field(path: str, role: Role = PLAIN, *, since: str, also: Mapping[str, str] | None = None) -> Note:
+    """A number or an array. `also`: the other members at its place, each with its first kernel."""
+    return Note(path, role, since, also or {})
 
 
 def ptr(
@@ -152,10 +148,15 @@ def ptr(
     since: str,
     of: str = "",
     also: Mapping[str, str] | None = None,
-) -> Any:
+) -> Note:
     """A pointer in 64 bits. `of`: the path of its size (bytes, log) or of its count (everything else)."""
-    role = Role("pointer", direction=direction, target=target, of=of)
-    return path / Field(construct.Int64un, role, since, also)
+    return Note(path, Role("pointer", direction=direction, target=target, of=of), since, also or {})
+
+
+def word(path: str, struct: str, first: str, size: int, role: Role = PLAIN, *, since: str) -> Note:
+    """A word of bit-fields, which has no name in C: the `size` bytes that begin with the bit-field `first`."""
+    at = next(bit for name, bit, _ in tables.BITS[struct] if name == first)
+    return Note(path, role, since, {}, (at // 8, size))
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +171,9 @@ class Member:
     also: Mapping[str, str]
 
 
+_Placed = tuple[Member, Field]
+
+
 class Definition(Layout):
     """A Layout with the construct Struct that it comes from.
 
@@ -179,30 +183,20 @@ class Definition(Layout):
 
     __slots__ = ("members", "reads", "struct")
 
-    def __init__(self, command: str, variant: str, name: str, cmd: int, members: tuple[Any, ...], last: str = "") -> None:
-        at = 0
-        named, placed, codes = [], [], []
-        for renamed in members:
-            field: Field = renamed.subcon
-            size: int = field.sizeof()
-            path = renamed.name or f"(hole at {at})"
-            named.append(path / field)
-            placed.append(Member(path, at, size, field.role, field.since, field.also))
-            codes.append(field.code)
-            if field.role.kind != "hole" and at % min(size, 8) and not field.code.endswith("s"):
-                raise AssertionError(f"{name}: {path} at {at} is not aligned; a hole is missing")
-            at += size
-        self.struct = construct.Struct(*named)
-        self.members = tuple(placed)
-        self.reads = next((m.offset + m.size for m in placed if m.path == last), at)
-        fields = [member for member in placed if member.role.kind != "hole"]
+    def __init__(self, command: str, variant: str, name: str, cmd: int, placed: list[_Placed], last: str = "") -> None:
+        members = tuple(member for member, _ in placed)
+        self.struct = construct.Struct(*(member.path / subcon for member, subcon in placed))
+        self.members = members
+        end = members[-1].offset + members[-1].size
+        self.reads = next((m.offset + m.size for m in members if m.path == last), end)
+        fields = [member for member in members if member.role.kind != "hole"]
         super().__init__(
             command,
             variant,
             cmd,
             name,
-            at,
-            "=" + "".join(codes),
+            end,
+            "=" + "".join(subcon.code for _, subcon in placed),
             tuple(member.path for member in fields),
             tuple((m.path, pointer_kind(m.role)) for m in fields if m.role.kind == "pointer"),
             tuple((other, member.path) for member in fields for other in member.also),
@@ -237,16 +231,67 @@ def pointer_kind(role: Role) -> str:
     return role.direction
 
 
-def define(command: str, variant: str, *members: Any, last: str = "") -> Definition:
+def define(command: str, variant: str, *notes: Note, last: str = "", whole: bool = True) -> Definition:
     """The struct of one command of bpf(2), or one variant of it.
 
-    `last`: the last field that the command reads, where it shares a longer struct with others.
+    `last`: the last field that the command reads, where it shares a longer struct with others. Without `whole`,
+    members of the struct may be missing: they are other variants'.
     """
     name = command.lower() + (f".{variant}" if variant else "")
-    return Definition(command, variant, name, getattr(Cmd, command), members, last)
+    group = next(group for group in tables.ATTR if any(path == notes[0].path for path, *_ in group))
+    placed = _place(name, notes, group, 0, whole)
+    return Definition(command, variant, name, getattr(Cmd, command), placed, last)
 
 
-def define_struct(command: str, variant: str, *members: Any) -> Definition:
-    """A struct that is no attr: `command` is its C name without `bpf_`."""
+def define_struct(command: str, variant: str, *notes: Note, whole: bool = True) -> Definition:
+    """A struct that is no attr, in its full size: `command` is its C name without `bpf_`."""
     name = command + (f".{variant}" if variant else "")
-    return Definition(command, variant, name, -1, members)
+    size, group = tables.STRUCTS[c_name(command)]
+    return Definition(command, variant, name, -1, _place(name, notes, group, size, whole))
+
+
+def c_name(command: str) -> str:
+    """The C tag of a struct that is no attr."""
+    return command if command in tables.STRUCTS else f"bpf_{command}"
+
+
+def _place(name: str, notes: tuple[Note, ...], group: tables.Members, size: int, whole: bool) -> list[_Placed]:
+    """The members in the order of their places, with the holes between them, and up to `size`."""
+    known = {path: (offset, length, type) for path, offset, length, type in group}
+    left = dict(known)
+    placed: list[_Placed] = []
+    for note in notes:
+        place = known[note.path] if note.place is None else (*note.place, "u")
+        for path in (note.path, *note.also):
+            if left.pop(path, place) != place:
+                raise AssertionError(f"{name}: {path} is not at the place of {note.path}")
+        placed.append(_member(note, *place))
+    if whole and left:
+        raise AssertionError(f"{name}: nothing is said about {', '.join(left)}")
+    placed.sort(key=lambda item: item[0].offset)
+    out: list[_Placed] = []
+    at = 0
+    for member, subcon in placed:
+        if member.offset < at:
+            raise AssertionError(f"{name}: {member.path} at {member.offset} lies in the member before it")
+        if member.offset > at:
+            out.append(_hole(at, member.offset))
+        out.append((member, subcon))
+        at = member.offset + member.size
+    return [*out, _hole(at, size)] if at < size else out
+
+
+def _member(note: Note, offset: int, size: int, type: str) -> _Placed:
+    role = note.role
+    if type in "cb":
+        role = Role("name" if type == "c" else "bytes")
+        subcon: Field = Chars(construct.Bytes(size), role, note.since)
+    else:
+        subcon = Field(_INTEGERS[type, size], role, note.since, note.also)
+    return Member(note.path, offset, size, role, note.since, note.also), subcon
+
+
+def _hole(start: int, end: int) -> _Placed:
+    role = Role("hole")
+    subcon = Hole(construct.Bytes(end - start), role, "")
+    return Member(f"(hole at {start})", start, end - start, role, "", {}), subcon

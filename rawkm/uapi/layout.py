@@ -121,9 +121,11 @@ class Layout:
         except (KeyError, TypeError, struct.error):
             raise self._why(values) from None
         for alias, path in self.aliases:
-            if alias in values and path in values and values[alias] != values[path]:
-                both = f"{values[alias]!r} and {values[path]!r}"
-                raise UsageError(f"{self.name}: {alias} and {path} are one place; they cannot be {both}")
+            if alias in values:
+                # The one written last is there.
+                packed = slots[index[path]]
+                if values[alias] != packed or values.get(path, packed) != packed:
+                    raise self._torn(values, path)
         return out
 
     def unpack(self, data: bytes | bytearray | memoryview) -> dict[str, Value]:
@@ -172,6 +174,12 @@ class Layout:
         found = list(dict.fromkeys(near))[:3]
         hint = f"; did you mean {' or '.join(found)}?" if found else f"; it has {', '.join(self.fields)}"
         return UsageError(f"{self.name} has no field {path!r}{hint}")
+
+    def _torn(self, values: Mapping[str, Value], path: str) -> UsageError:
+        """The error for unequal values of one place."""
+        given = [name for name in (*(alias for alias, to in self.aliases if to == path), path) if name in values]
+        texts = " and ".join(repr(values[name]) for name in given)
+        return UsageError(f"{self.name}: {' and '.join(given)} are one place; they cannot be {texts}")
 
     def _why(self, values: Mapping[str, Value]) -> UsageError:
         """The error for values that pack() could not pack."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 import struct
 
 from rawkm.errors import UsageError
-from rawkm.uapi import elem, info, link, objects, perf, prog
-from rawkm.uapi.constants import Cmd, LinkType, PerfEventLinkType
+from rawkm.uapi import attach, elem, info, link, objects, perf, prog
+from rawkm.uapi.constants import Cmd
 from rawkm.uapi.fields import Definition
 
 DEFINITIONS: tuple[Definition, ...] = (
     *elem.DEFINITIONS,
     *prog.DEFINITIONS,
     *objects.DEFINITIONS,
+    *attach.DEFINITIONS,
     *link.DEFINITIONS,
     *info.DEFINITIONS,
     *perf.DEFINITIONS,
@@ -21,11 +22,23 @@ DEFINITIONS: tuple[Definition, ...] = (
 _BY_NAME = {definition.name: definition for definition in DEFINITIONS}
 _BY_CMD = {d.cmd: d for d in DEFINITIONS if d.cmd >= 0 and not d.variant}
 
-_LINK_INFO = {
-    LinkType.RAW_TRACEPOINT: info.LINK_INFO_RAW_TRACEPOINT,
-    LinkType.TRACING: info.LINK_INFO_TRACING,
-    LinkType.KPROBE_MULTI: info.LINK_INFO_KPROBE_MULTI,
-}
+#: The structs that are no attrs, without their variants.
+STRUCTS = tuple(d.name for d in DEFINITIONS if d.cmd < 0 and not d.variant)
+
+#: What the hot path packs and reads: tools/gen_packed writes these, and no others, into packed.py.
+PACKED = (
+    *("map_create", "map_lookup_elem", "map_update_elem", "map_delete_elem", "map_get_next_key"),
+    *("map_lookup_and_delete_elem", "map_freeze"),
+    *("map_lookup_batch", "map_lookup_and_delete_batch", "map_update_batch", "map_delete_batch"),
+    *("prog_load", "prog_test_run", "raw_tracepoint_open", "btf_load"),
+    *("obj_pin", "obj_get", "prog_get_next_id", "map_get_next_id", "btf_get_next_id", "link_get_next_id"),
+    *("prog_get_fd_by_id", "map_get_fd_by_id", "btf_get_fd_by_id", "link_get_fd_by_id"),
+    *("obj_get_info_by_fd", "enable_stats"),
+    *("link_create", "link_create.perf_event", "link_create.kprobe_multi", "link_create.tracing"),
+    *("prog_info", "map_info", "btf_info", "link_info", "link_info.kprobe_multi", "link_info.perf_event.kprobe"),
+    *("link_info.tracing", "link_info.raw_tracepoint"),
+    *("perf_event_attr", "perf_event_attr.kprobe"),
+)
 
 
 def for_attr(cmd: int, data: bytes | bytearray | memoryview) -> Definition:
@@ -44,11 +57,18 @@ def for_attr(cmd: int, data: bytes | bytearray | memoryview) -> Definition:
 
 def for_link_info(data: bytes | bytearray | memoryview) -> Definition:
     """The definition of a struct bpf_link_info, by its type."""
-    if _u32(data, 0) == LinkType.PERF_EVENT:
-        if _u32(data, 16) in (PerfEventLinkType.KPROBE, PerfEventLinkType.KRETPROBE):
-            return info.LINK_INFO_PERF_EVENT_KPROBE
-        return info.LINK_INFO
-    return _LINK_INFO.get(_u32(data, 0), info.LINK_INFO)
+    return info.for_link(_u32(data, 0), _u32(data, 16))
+
+
+def for_struct(name: str, data: bytes | bytearray | memoryview) -> Definition:
+    """The definition of a struct that is no attr, by its C name without `bpf_`; of link_info the one for `data`.
+
+    Raises UsageError for any other name.
+    """
+    definition = for_link_info(data) if name == "link_info" else named(name)
+    if definition.cmd >= 0:
+        raise UsageError(f"{name} is no struct of its own, but part of union bpf_attr")
+    return definition
 
 
 def named(name: str) -> Definition:

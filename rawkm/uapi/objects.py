@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rawkm.uapi.constants import MapFlag, StatsType
-from rawkm.uapi.fields import FD, Definition, define, enum, flags, ptr, s32, size_of, u32
+from rawkm.uapi.constants import MapFlag, StatsType, TaskFdType
+from rawkm.uapi.fields import FD, HEX, Definition, define, enum, field, flags, ptr, size_of
 
 
 def _path(command: str) -> Definition:
@@ -11,10 +11,10 @@ def _path(command: str) -> Definition:
         command,
         "",
         ptr("pathname", "in", "cstr", since="4.4"),
-        u32("bpf_fd", FD, since="4.4"),
+        field("bpf_fd", FD, since="4.4"),
         # The access flags of maps, and PATH_FD.
-        u32("file_flags", flags(MapFlag), since="4.15"),
-        s32("path_fd", FD, since="6.5"),
+        field("file_flags", flags(MapFlag), since="4.15"),
+        field("path_fd", FD, since="6.5"),
     )
 
 
@@ -30,10 +30,10 @@ def _id(command: str, first: str, since: str, last: str) -> Definition:
     return define(
         command,
         "",
-        u32(first, since=max(since, _ID_NAMES[first], key=_release), also=also),
-        u32("next_id", since=since),
-        u32("open_flags", flags(MapFlag), since=max(since, "4.15", key=_release)),
-        s32("fd_by_id_token_fd", FD, since="6.15"),
+        field(first, since=max(since, _ID_NAMES[first], key=_release), also=also),
+        field("next_id", since=since),
+        field("open_flags", flags(MapFlag), since=max(since, "4.15", key=_release)),
+        field("fd_by_id_token_fd", FD, since="6.15"),
         last=last,
     )
 
@@ -54,13 +54,34 @@ LINK_GET_FD_BY_ID = _id("LINK_GET_FD_BY_ID", "link_id", "5.8", "link_id")
 OBJ_GET_INFO_BY_FD = define(
     "OBJ_GET_INFO_BY_FD",
     "",
-    u32("info.bpf_fd", FD, since="4.13"),
-    u32("info.info_len", size_of("info.info"), since="4.13"),
+    field("info.bpf_fd", FD, since="4.13"),
+    field("info.info_len", size_of("info.info"), since="4.13"),
     # Read before it is written: the struct carries pointers and capacities to fill.
     ptr("info.info", "inout", since="4.13", of="info.info_len"),
 )
 
-ENABLE_STATS = define("ENABLE_STATS", "", u32("enable_stats.type", enum(StatsType), since="5.8"))
+ENABLE_STATS = define("ENABLE_STATS", "", field("enable_stats.type", enum(StatsType), since="5.8"))
+
+TASK_FD_QUERY = define(
+    "TASK_FD_QUERY",
+    "",
+    field("task_fd_query.pid", since="4.18"),
+    field("task_fd_query.fd", FD, since="4.18"),
+    field("task_fd_query.flags", HEX, since="4.18"),
+    field("task_fd_query.buf_len", size_of("task_fd_query.buf"), since="4.18"),
+    ptr("task_fd_query.buf", "out", "cstr", since="4.18", of="task_fd_query.buf_len"),
+    field("task_fd_query.prog_id", since="4.18"),
+    field("task_fd_query.fd_type", enum(TaskFdType), since="4.18"),
+    field("task_fd_query.probe_offset", HEX, since="4.18"),
+    field("task_fd_query.probe_addr", HEX, since="4.18"),
+)
+
+TOKEN_CREATE = define(
+    "TOKEN_CREATE",
+    "",
+    field("token_create.flags", HEX, since="6.9"),
+    field("token_create.bpffs_fd", FD, since="6.9"),
+)
 
 DEFINITIONS = (
     OBJ_PIN,
@@ -75,4 +96,6 @@ DEFINITIONS = (
     LINK_GET_FD_BY_ID,
     OBJ_GET_INFO_BY_FD,
     ENABLE_STATS,
+    TASK_FD_QUERY,
+    TOKEN_CREATE,
 )

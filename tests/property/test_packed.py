@@ -12,8 +12,16 @@ from rawkm.uapi.constants import Cmd
 from rawkm.uapi.fields import Definition
 from rawkm.uapi.layout import Layout
 
-PACKED = {layout.name: layout for layout in vars(packed).values() if isinstance(layout, Layout)}
-RANGES = {"I": (0, 2**32 - 1), "Q": (0, 2**64 - 1), "H": (0, 2**16 - 1), "i": (-(2**31), 2**31 - 1)}
+# A definition is a Layout, too: of those that are not in packed.py it packs itself.
+PACKED: dict[str, Layout] = {definition.name: definition for definition in layouts.DEFINITIONS}
+PACKED.update((layout.name, layout) for layout in vars(packed).values() if isinstance(layout, Layout))
+RANGES = {
+    "I": (0, 2**32 - 1),
+    "Q": (0, 2**64 - 1),
+    "H": (0, 2**16 - 1),
+    "i": (-(2**31), 2**31 - 1),
+    "q": (-(2**63), 2**63 - 1),
+}
 
 definitions = st.sampled_from(layouts.DEFINITIONS)
 
@@ -58,7 +66,7 @@ def test_building_is_packing(case: tuple[Definition, dict[str, int | bytes]]) ->
     assert len(built) == definition.size
 
 
-@given(definitions, st.binary(max_size=256))
+@given(definitions, st.binary(max_size=1200))
 def test_parsing_is_unpacking(definition: Definition, data: bytes) -> None:
     assert definition.parse(data) == PACKED[definition.name].unpack(data)
 

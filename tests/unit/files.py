@@ -1,4 +1,4 @@
-"""A Kernel that can only read: files given as bytes, errors given as errnos. And a small made-up kernel to read about."""
+"""A Kernel that can only read: files as bytes, errors as errnos. And a made-up kernel to read about."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ _MOUNT_FD = 1000
 class FileKernel:
     """``files``: path → content, or the errno of opening it; what is not there is not there.
 
-    ``detached``: the files of a tracefs without a mount point, or the errno of fsopen. ``reads``: what was opened, in order.
+    ``detached``: the files of a tracefs without a mount point, or the errno of fsopen. ``reads``: what was
+    opened, in order.
     """
 
     def __init__(
@@ -63,7 +64,11 @@ class FileKernel:
             yield content[start : start + self.chunk]
 
     def list_dir(self, path: str) -> list[str]:
-        below = [name.removeprefix(f"{path}/").partition("/")[0] for name in self.files if name.startswith(f"{path}/")]
+        below = [
+            name.removeprefix(f"{path}/").partition("/")[0]
+            for name in self.files
+            if name.startswith(f"{path}/")
+        ]
         return list(dict.fromkeys(below))
 
     def fsopen(self, filesystem: str) -> int:
@@ -91,10 +96,19 @@ class FileKernel:
 
 
 class Function:
-    """A symbol of a made-up kernel. ``site``: how far behind the address its ftrace location lies, None when it has none."""
+    """A symbol of a made-up kernel.
+
+    ``site``: how far behind the address its ftrace location lies, None when it has none.
+    """
 
     def __init__(
-        self, name: str | bytes, address: int, *, module: str | bytes = "", site: int | None = 4, kind: str = "t"
+        self,
+        name: str | bytes,
+        address: int,
+        *,
+        module: str | bytes = "",
+        site: int | None = 4,
+        kind: str = "t",
     ) -> None:
         self.name = _raw(name)
         self.address = address
@@ -147,9 +161,14 @@ def status(*caps: int, uid: int = 65534) -> bytes:
 
 
 def machine(
-    functions: Sequence[Function], *, sites: bool = True, hidden: bool = False, mounted: bool = True, chunk: int = 1 << 16
+    functions: Sequence[Function],
+    *,
+    sites: bool = True,
+    hidden: bool = False,
+    mounted: bool = True,
+    chunk: int = 1 << 16,
 ) -> FileKernel:
-    """A kernel that lets us read everything. ``mounted``: its tracefs is; else it takes a mount of our own."""
+    """A kernel that lets us read all. ``mounted``: its tracefs is; else it takes a mount of our own."""
     files: dict[str, bytes | int] = {KALLSYMS: kallsyms(functions, hidden=hidden), STATUS: status(uid=0)}
     listed = lists(functions, sites=sites)
     if mounted:

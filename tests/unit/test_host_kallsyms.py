@@ -11,7 +11,8 @@ from rawkm.host import kallsyms
 from rawkm.host.lines import lines_holding, whole_lines
 from tests.unit.files import KALLSYMS, FileKernel
 
-# As a kernel prints it: data and absolute symbols between the functions, padding, a module, a BPF program, a trampoline.
+# As a kernel prints it: data and absolute symbols between the functions, padding, a module, a BPF program, a
+# trampoline.
 TEXT = b"""\
 0000000000000000 A fixed_percpu_data
 ffffffff81000000 T _stext
@@ -52,8 +53,10 @@ def pieces(text: bytes, size: int) -> list[bytes]:
 def test_functions(size: int) -> None:
     assert list(kallsyms.parse(pieces(TEXT, size))) == FUNCTIONS
     assert list(kallsyms.parse(pieces(TEXT.rstrip(), size))) == FUNCTIONS
-    for prefix in (b"tcp_", b"twin", b"nf", b"nothing"):
-        assert list(kallsyms.parse(pieces(TEXT, size), prefix)) == [f for f in FUNCTIONS if f[1].startswith(prefix)]
+    prefixes: tuple[bytes, ...]
+    for prefixes in ((b"tcp_",), (b"t",), (b"nothing",), (b"nf", b"tcp_", b"tcp_ack"), (b"nf", b"")):
+        expected = [f for f in FUNCTIONS if f[1].startswith(prefixes)]
+        assert list(kallsyms.parse(pieces(TEXT, size), prefixes)) == expected
 
 
 @pytest.mark.parametrize("size", [1, 41, 1000])
@@ -61,7 +64,12 @@ def test_functions(size: int) -> None:
     "wanted",
     [
         [(b"tcp_ack", b""), (b"tcp_weaker", b""), (b"tcp_data", b"")],
-        [(b"twin", b""), (b"twin", b"nf_conntrack"), (b"nf_conntrack_in", b"nf_conntrack"), (b"nf_conntrack_in", b"")],
+        [
+            (b"twin", b""),
+            (b"twin", b"nf_conntrack"),
+            (b"nf_conntrack_in", b"nf_conntrack"),
+            (b"nf_conntrack_in", b""),
+        ],
         [(b"bpf_prog_6deef7357e7b4530_count", b"")],
         [],
     ],
@@ -116,13 +124,13 @@ def test_nonsense_is_passed_over() -> None:
         (0xFFFFFFFF81000050, b"tcp_good", b""),
     ]
     assert list(kallsyms.parse([text])) == good
-    assert list(kallsyms.parse([text], b"tcp_")) == good
+    assert list(kallsyms.parse([text], [b"tcp_"])) == good
     found = kallsyms.find([TEXT + text], [(name, module) for _, name, module in good] + [(b"tcp_first", b"")])
     assert [found.of(name, module) for _, name, module in good] == [[address] for address, _, _ in good]
     assert found.of(b"tcp_first", b"") == []
 
 
-# -- pieces ----------------------------------------------------------------------------------------------------
+# -- pieces --------------------------------------------------------------------------------------------------
 
 
 def test_whole_lines() -> None:

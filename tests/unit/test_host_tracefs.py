@@ -26,7 +26,12 @@ def read(fake: FileKernel, *names: str) -> tuple[list[bytes | None], TraceFs]:
     return got, tracefs
 
 
-def reason(files: Mapping[str, bytes | int], *held: int, uid: int = 65534, detached: int | dict[str, bytes | int] = EPERM) -> str:
+def reason(
+    files: Mapping[str, bytes | int],
+    *held: int,
+    uid: int = 65534,
+    detached: int | dict[str, bytes | int] = EPERM,
+) -> str:
     """Why the list cannot be read, which must be one sentence."""
     got, tracefs = read(FileKernel({STATUS: status(*held, uid=uid), **files}, detached=detached), NAMES)
     assert got == [None]
@@ -85,7 +90,7 @@ def test_a_closed_mount_point_may_be_a_container_s_doing() -> None:
     assert tracefs.reasons == []
 
 
-# -- reasons ---------------------------------------------------------------------------------------------------
+# -- reasons -------------------------------------------------------------------------------------------------
 
 
 MOUNTED = {f"{TRACING}/{NAMES}": EACCES, f"{DEBUG}/{NAMES}": EACCES}
@@ -107,9 +112,8 @@ def test_not_mounted_and_nothing_held() -> None:
 
 
 def test_not_mounted_and_no_admin() -> None:
-    text = (
-        "tracefs is not mounted, and opening it without a mount point takes CAP_SYS_ADMIN, which is missing (EPERM)"
-    )
+    opening = "tracefs is not mounted, and opening it without a mount point"
+    text = f"{opening} takes CAP_SYS_ADMIN, which is missing (EPERM)"
     assert reason({}, caps.CAP_DAC_READ_SEARCH) == text
     # CAP_DAC_OVERRIDE opens the same doors; files that belong to root are open to root.
     assert reason({}, 1) == text
@@ -117,9 +121,9 @@ def test_not_mounted_and_no_admin() -> None:
 
 
 def test_not_mounted_and_not_readable() -> None:
-    assert reason({}, caps.CAP_SYS_ADMIN, detached={NAMES: EACCES}) == (
-        "tracefs is not mounted, and reading it takes CAP_DAC_READ_SEARCH (or root), which is missing (EACCES)"
-    )
+    text = "takes CAP_DAC_READ_SEARCH (or root), which is missing (EACCES)"
+    held = caps.CAP_SYS_ADMIN
+    assert reason({}, held, detached={NAMES: EACCES}) == f"tracefs is not mounted, and reading it {text}"
 
 
 def test_nothing_is_missing() -> None:
@@ -131,7 +135,10 @@ def test_nothing_is_missing() -> None:
 
 
 def test_lockdown() -> None:
-    files = {f"{TRACING}/{NAMES}": EPERM, LOCKDOWN: b"none integrity [confidentiality]\n"}
+    files: dict[str, bytes | int] = {
+        f"{TRACING}/{NAMES}": EPERM,
+        LOCKDOWN: b"none integrity [confidentiality]\n",
+    }
     assert reason(files, uid=0, detached={NAMES: EPERM}) == (
         f"reading {TRACING} is refused with EPERM: the kernel is locked down (confidentiality)"
     )
@@ -152,5 +159,7 @@ def test_no_proc() -> None:
 
 def test_a_reason_is_given_once() -> None:
     closed = {f"{root}/{name}": EACCES for root in (TRACING, DEBUG) for name in (SITES, NAMES)}
-    _, tracefs = read(FileKernel({STATUS: status(), **closed}), SITES, NAMES)
+    fake = FileKernel({STATUS: status(), **closed})
+    _, tracefs = read(fake, SITES, NAMES)
     assert len(tracefs.reasons) == 1
+    assert fake.mounts == 1

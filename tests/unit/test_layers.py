@@ -1,4 +1,4 @@
-"""The direction of imports: a module stands on the layers below it, and on nothing of its own height but its own package."""
+"""The direction of imports: a module stands on the layers below it and on its own package."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LAYERS = [
     {"host"},
     # Things with an fd.
     {"handle"},
-    {"maps"},
+    {"maps", "objects"},
     {"prog"},
     {"link", "buffers"},
     # The jobs. Probing a feature means doing it, so features stand above all that can be done.
@@ -92,7 +92,11 @@ def imports_of(path: Path) -> Iterator[Import]:
                 assert child.level == 0 and child.module, f"{path}: relative imports hide where they go"
                 for alias in child.names:
                     yield Import(path, f"{child.module}.{alias.name}", child.lineno, typing=typing, lazy=lazy)
-            elif isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
+            elif (
+                isinstance(child, ast.If)
+                and isinstance(child.test, ast.Name)
+                and child.test.id == "TYPE_CHECKING"
+            ):
                 for statement in child.body:
                     yield from walk(ast.Module([statement], []), True, lazy)
                 for statement in child.orelse:
@@ -108,7 +112,9 @@ IMPORTS = [found for path in sorted(PACKAGE.rglob("*.py")) for found in imports_
 
 
 def test_every_part_has_its_layer() -> None:
-    parts = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    parts = {
+        path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
     assert parts == set(HEIGHT)
 
 
@@ -141,7 +147,9 @@ def test_packages_that_most_users_need_not_have() -> None:
 
 def test_what_is_dear() -> None:
     described = OWNERS["construct"]
-    wrong = [i for i in IMPORTS if i.module.partition(".")[0] in DEAR and not i.typing and i.unit not in described]
+    wrong = [
+        i for i in IMPORTS if i.module.partition(".")[0] in DEAR and not i.typing and i.unit not in described
+    ]
     assert wrong == []
 
 

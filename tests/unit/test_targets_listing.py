@@ -7,7 +7,8 @@ import pytest
 from rawkm.targets import Pattern
 from rawkm.targets.listing import match
 
-# With the oddities of real lists: a name twice, one that is another's beginning, one in a module, a module named as a function.
+# With the oddities of real lists: a name twice, one that is another's beginning, one in a module, a module
+# named as a function.
 NAMES = b"""\
 tcp_ack
 xtcp_ack
@@ -30,7 +31,9 @@ ffffffffc0000304 __ftrace_invalid_address___64
 Row = tuple[bytes, bytes, int | None]
 
 
-def found(text: bytes, *patterns: str, sites: bool = False, chunk: int = 1000) -> tuple[list[Row], list[bool]]:
+def found(
+    text: bytes, *patterns: str, sites: bool = False, chunk: int = 1000
+) -> tuple[list[Row], list[bool]]:
     """The rows that are wanted, and which patterns gave something."""
     chunks = [text[i : i + chunk] for i in range(0, len(text), chunk)]
     entries, gave = match(chunks, [Pattern(p) for p in patterns], sites=sites)

@@ -125,11 +125,15 @@ def test_no_patterns(text: str) -> None:
     assert "\n" not in sentence.replace(text, "")
     assert len(sentence.replace(text, "")) < 200
     # It shows the part that is wrong.
-    assert any(repr(part) in sentence or part.strip() in sentence for part in (text, *text.split(":")) if part or not text)
+    assert any(
+        repr(part) in sentence or part.strip() in sentence
+        for part in (text, *text.split(":"))
+        if part or not text
+    )
 
 
 def test_globs_without_re() -> None:
-    """The usual forms do not pay for re: that is what makes a start fast (test_startup sees that it is not imported)."""
+    """The usual forms do not pay for re; test_startup sees that it is not imported."""
     for text in ("tcp_sendmsg", "tcp_*", "*", "*_sock", "*a*b*"):
         assert Glob(text)._regex is None
     for text in ("tcp_?", "[ab]*"):

@@ -1,4 +1,4 @@
-"""resolve(): which list is read, which functions come out, with which addresses, and why the others do not."""
+"""resolve(): which list is read, which functions come out with which addresses, and why the others do not."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ from tests.unit.files import (
 BASE = 0xFFFFFFFF81000000
 MODULE = 0xFFFFFFFFC0000000
 
-# ``twin`` stands three times in the image, once where ftrace does not reach, and once in a module. ``same`` in both, once each.
+# ``twin`` stands three times in the image, once where ftrace does not reach, and once in a module. ``same``
+# in both, once each.
 FUNCTIONS = [
     Function("tcp_sendmsg", BASE + 0x100),
     Function("tcp_recvmsg", BASE + 0x200, site=0, kind="T"),
@@ -46,7 +47,9 @@ FUNCTIONS = [
 BY_PLACE = {(f.name.decode(), f.address) for f in FUNCTIONS if f.site is not None and f.name != b"rcu_thing"}
 
 
-def chosen(fake: FileKernel, *patterns: str, addresses: bool = False, deny: DenyList | None = None) -> Targets:
+def chosen(
+    fake: FileKernel, *patterns: str, addresses: bool = False, deny: DenyList | None = None
+) -> Targets:
     targets = resolve(fake.kernel, [Pattern(text) for text in patterns], addresses=addresses, deny=deny)
     assert not fake.open_fds
     return targets
@@ -60,7 +63,7 @@ def rejections(targets: Targets) -> dict[str, str]:
     return {r.name: r.reason for r in targets.rejected}
 
 
-# -- the kernel's list -----------------------------------------------------------------------------------------
+# -- the kernel's list ---------------------------------------------------------------------------------------
 
 
 def test_a_name_of_its_own_needs_no_address() -> None:
@@ -103,6 +106,22 @@ def test_a_twin_that_cannot_be_traced_is_never_chosen() -> None:
     assert BASE + 0x500 not in [t.address for t in chosen(machine(FUNCTIONS), "*").ok]
 
 
+def test_twins_closer_together_than_a_site_may_lie_behind_its_symbol() -> None:
+    functions = [Function("tiny", BASE, site=None), Function("tiny", BASE + 8), Function("other", BASE + 32)]
+    assert rows(chosen(machine(functions), "tiny", addresses=True)) == [("tiny", "", BASE + 8)]
+    # A module's symbols come in any order.
+    functions = [Function("tiny", MODULE + 8, module="m"), Function("tiny", MODULE, module="m", site=None)]
+    assert rows(chosen(machine(functions), "tiny", addresses=True)) == [("tiny", "m", MODULE + 8)]
+
+
+def test_a_site_without_its_symbol_is_not_given_to_another_of_the_name() -> None:
+    fake = machine(FUNCTIONS)
+    fake.files[KALLSYMS] = kallsyms(f for f in FUNCTIONS if f.address != BASE + 0x600)
+    targets = chosen(fake, "vmlinux:twin")
+    assert rows(targets) == [("twin", "", BASE + 0x400)]
+    assert rejections(targets) == {"twin": "kallsyms has no symbol at its ftrace site"}
+
+
 def test_a_name_in_two_modules_is_not_unique_even_if_one_is_chosen() -> None:
     """By name the kernel would take the first of them."""
     targets = chosen(machine(FUNCTIONS), "nf_nat:same")
@@ -125,6 +144,14 @@ def test_everything() -> None:
     assert len(targets.ok) == len(BY_PLACE)
     # The file's order.
     assert [t.address for t in targets.ok] == sorted(t.address or 0 for t in targets.ok)
+
+
+def test_patterns_for_thousands_read_the_long_list_at_once() -> None:
+    """They choose two of a name sooner or later, and the lists of a whole kernel are not read for nothing."""
+    for pattern in ("*", "*win", "/twin/"):
+        fake = machine(FUNCTIONS)
+        chosen(fake, pattern)
+        assert fake.reads == [f"{TRACING}/{SITES}", KALLSYMS]
 
 
 def test_several_patterns_choose_a_function_once() -> None:
@@ -157,7 +184,7 @@ def test_without_a_mount_point() -> None:
     assert rows(chosen(fake, "twin")) == rows(chosen(machine(FUNCTIONS), "twin"))
 
 
-# -- deny ------------------------------------------------------------------------------------------------------
+# -- deny ----------------------------------------------------------------------------------------------------
 
 
 def test_deny() -> None:
@@ -186,7 +213,7 @@ def test_denied_twins_cost_nothing() -> None:
     assert KALLSYMS not in fake.reads
 
 
-# -- kernels before 6.5: no sites ------------------------------------------------------------------------------
+# -- kernels before 6.5: no sites ----------------------------------------------------------------------------
 
 
 def test_without_sites_as_many_symbols_as_entries_are_all_of_them() -> None:
@@ -207,7 +234,7 @@ def test_without_sites_a_twin_that_cannot_be_traced_leaves_the_name_out() -> Non
 
 
 def test_without_sites_one_entry_but_two_symbols() -> None:
-    """The counts of the image and of a module must not be mixed up: one and one entries, two and one symbols."""
+    """The image's count and the module's must not be mixed up: one and one entries, two and one symbols."""
     functions = [
         Function("one", BASE, site=None),
         Function("one", BASE + 0x100),
@@ -218,7 +245,7 @@ def test_without_sites_one_entry_but_two_symbols() -> None:
     assert "2 functions have this name, 1 of them" in targets.rejected[0].reason
 
 
-# -- hidden addresses ------------------------------------------------------------------------------------------
+# -- hidden addresses ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sites", [True, False])
@@ -254,7 +281,7 @@ def test_a_symbol_that_is_not_there_is_not_hidden() -> None:
     assert "no symbol" in rejections(targets)["tcp_sendmsg"]
 
 
-# -- hostile names ---------------------------------------------------------------------------------------------
+# -- hostile names -------------------------------------------------------------------------------------------
 
 
 def test_names_that_are_no_text() -> None:
@@ -278,7 +305,7 @@ def test_names_that_are_no_text() -> None:
     assert {t.name.encode() for t in targets.ok} == {f.name for f in functions[1:]}
 
 
-# -- no list ---------------------------------------------------------------------------------------------------
+# -- no list -------------------------------------------------------------------------------------------------
 
 
 def unlisted(functions: list[Function], *in_btf: str, hidden: bool = False) -> FileKernel:
@@ -350,7 +377,11 @@ def test_code_that_ftrace_does_not_reach_is_left_out() -> None:
     ]
     names = [f.name.decode() for f in functions]
     targets = chosen(unlisted(functions, *names), "*", "last")
-    assert rows(targets) == [("fine", "", BASE + 0x200), ("finest", "", BASE + 0x3000), ("last", "m", MODULE + 0x100)]
+    assert rows(targets) == [
+        ("fine", "", BASE + 0x200),
+        ("finest", "", BASE + 0x3000),
+        ("last", "m", MODULE + 0x100),
+    ]
     # So a name that also stood there is not ambiguous.
     targets = chosen(unlisted(functions, *names, hidden=True), "fine")
     assert rows(targets) == [("fine", "", None)]
@@ -365,7 +396,11 @@ def test_neither_list_nor_symbols() -> None:
     fake = unlisted([])
     fake.files[KALLSYMS] = ENOENT
     targets = chosen(fake, "tcp_sendmsg", "nf_nat:nf_nat_in", "vmlinux:tcp_recvmsg")
-    assert rows(targets) == [("tcp_sendmsg", "", None), ("nf_nat_in", "nf_nat", None), ("tcp_recvmsg", "", None)]
+    assert rows(targets) == [
+        ("tcp_sendmsg", "", None),
+        ("nf_nat_in", "nf_nat", None),
+        ("tcp_recvmsg", "", None),
+    ]
     assert targets.source == "the names given"
     assert not targets.certain
     assert any("nothing says whether they exist" in note for note in targets.notes)
@@ -389,11 +424,17 @@ def test_no_list_and_names_that_are_no_text() -> None:
     assert [t.name for t in targets.ok] == ["good"]
 
 
-# -- labels ----------------------------------------------------------------------------------------------------
+# -- labels --------------------------------------------------------------------------------------------------
 
 
 def test_labels() -> None:
-    targets = [Target("a"), Target("a", "m"), Target("b", "", 0x10), Target("b", "", 0x20), Target("c", "", None, 8)]
+    targets = [
+        Target("a"),
+        Target("a", "m"),
+        Target("b", "", 0x10),
+        Target("b", "", 0x20),
+        Target("c", "", None, 8),
+    ]
     assert labels(targets) == ["a", "a [m]", "b @10", "b @20", "c"]
     assert repr(targets[1]) == "Target('a [m]', address=None)"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rawkm.errors import UsageError
-from rawkm.uapi import layouts, packed
+from rawkm.uapi import fields, layouts, names, packed, tables
 from rawkm.uapi.constants import AttachType, Cmd, LinkType, PerfEventLinkType
 from rawkm.uapi.layout import Layout
 
@@ -157,7 +157,8 @@ def test_pointer_kinds() -> None:
 
 def test_names_are_unique_and_lead_to_the_definition() -> None:
     found = [layout.name for layout in all_packed()]
-    assert len(found) == len(set(found)) == len(layouts.DEFINITIONS)
+    assert sorted(found) == sorted(layouts.PACKED)
+    assert len({definition.name for definition in layouts.DEFINITIONS}) == len(layouts.DEFINITIONS)
     for layout in all_packed():
         definition = layouts.named(layout.name)
         for attribute in (
@@ -184,8 +185,16 @@ def test_variants_of_link_create_follow_the_attach_type() -> None:
     assert variant(AttachType.TRACE_KPROBE_SESSION) == "kprobe_multi"
     assert variant(AttachType.PERF_EVENT) == "perf_event"
     assert variant(AttachType.TRACE_FEXIT) == "tracing"
-    assert variant(AttachType.TCX_EGRESS) == ""
-    assert layouts.for_attr(Cmd.LINK_CREATE, b"").variant == ""
+    assert variant(AttachType.TCX_EGRESS) == "tcx"
+    assert variant(AttachType.NETKIT_PEER) == "netkit"
+    assert variant(AttachType.NETFILTER) == "netfilter"
+    assert variant(AttachType.TRACE_ITER) == "iter"
+    assert variant(AttachType.TRACE_UPROBE_SESSION) == "uprobe_multi"
+    assert variant(AttachType.TRACE_FSESSION_MULTI) == "tracing_multi"
+    assert variant(AttachType.LSM_CGROUP) == variant(AttachType.CGROUP_UNIX_CONNECT) == "cgroup"
+    assert variant(AttachType.XDP) == variant(AttachType.STRUCT_OPS) == variant(4711) == ""
+    # attach_type 0 is CGROUP_INET_INGRESS.
+    assert layouts.for_attr(Cmd.LINK_CREATE, b"").variant == "cgroup"
     assert layouts.for_attr(Cmd.MAP_CREATE | Cmd.COMMON_ATTRS, b"").name == "map_create"
     with pytest.raises(UsageError, match="4711"):
         layouts.for_attr(4711, b"")
@@ -198,9 +207,14 @@ def test_variants_of_link_info_follow_the_type() -> None:
 
     assert name(LinkType.KPROBE_MULTI) == "link_info.kprobe_multi"
     assert name(LinkType.PERF_EVENT, PerfEventLinkType.KRETPROBE) == "link_info.perf_event.kprobe"
-    assert name(LinkType.PERF_EVENT, PerfEventLinkType.EVENT) == "link_info"
+    assert name(LinkType.PERF_EVENT, PerfEventLinkType.URETPROBE) == "link_info.perf_event.uprobe"
+    assert name(LinkType.PERF_EVENT, PerfEventLinkType.EVENT) == "link_info.perf_event.event"
+    assert name(LinkType.PERF_EVENT, 4711) == "link_info.perf_event"
     assert name(LinkType.TRACING) == "link_info.tracing"
     assert name(4711) == "link_info"
+    # Linux 7.2 has no info of a tracing_multi link.
+    without = {type for type in names.members(LinkType).values() if name(type) == "link_info"}
+    assert without == {LinkType.UNSPEC, LinkType.TRACING_MULTI}
 
 
 def test_every_role_points_at_fields_that_exist() -> None:
@@ -215,3 +229,36 @@ def test_every_role_points_at_fields_that_exist() -> None:
             if role.kind != "hole":
                 for since in (member.since, *member.also.values()):
                     assert tuple(map(int, since.split("."))) >= (2, 6), (definition.name, member.path)
+
+
+def test_every_command_and_every_member_has_a_definition() -> None:
+    commands = set(names.members(Cmd).values()) - {Cmd.COMMON_ATTRS}
+    assert len(commands) == 39
+    assert {definition.cmd for definition in layouts.DEFINITIONS} == commands | {-1}
+    described: dict[str, set[str]] = {}
+    for definition in layouts.DEFINITIONS:
+        struct = "bpf_attr" if definition.cmd >= 0 else fields.c_name(definition.command)
+        described.setdefault(struct, set()).update(definition.fields, (alias for alias, _ in definition.aliases))
+    assert described["bpf_attr"] == {path for group in tables.ATTR for path, *_ in group}
+    for struct, (_, members) in tables.STRUCTS.items():
+        words = {"flags", "gpl_compatible"} & described[struct] - {path for path, *_ in members}
+        assert described[struct] - words == {path for path, *_ in members}, struct
+
+
+def test_commands_have_every_member_of_their_struct() -> None:
+    """Also those that the command ignores, and every name of each place."""
+    for definition in layouts.DEFINITIONS:
+        if definition.cmd >= 0 and definition.cmd != Cmd.LINK_CREATE:
+            (group,) = [g for g in tables.ATTR if any(path == definition.fields[0] for path, *_ in g)]
+            ours = {path: definition.offset(path) for path in (*definition.fields, *(a for a, _ in definition.aliases))}
+            assert ours == {path: (offset, size) for path, offset, size, _ in group}
+
+
+def test_a_definition_that_leaves_something_out_or_contradicts_the_tables_is_refused() -> None:
+    with pytest.raises(AssertionError, match=r"nothing is said about iter_create\.flags"):
+        fields.define("ITER_CREATE", "", fields.field("iter_create.link_fd", since="5.8"))
+    with pytest.raises(AssertionError, match=r"iter_create\.flags is not at the place of iter_create\.link_fd"):
+        fields.define("ITER_CREATE", "", fields.field("iter_create.link_fd", since="5.8", also={"iter_create.flags": "5.8"}))
+    with pytest.raises(AssertionError, match=r"iter_info at 16 lies in the member before it"):
+        both = [fields.field(f"link_create.{name}", since="5.10") for name in ("target_btf_id", "iter_info")]
+        fields.define("LINK_CREATE", "", *both, whole=False)

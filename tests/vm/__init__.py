@@ -2,7 +2,9 @@
 
 any      every kernel                 tools/vm run -k 5.10 -- python3 -m pytest tests/vm/any
 multi    kernels with kprobe_multi    tools/vm run -k 6.12 -- python3 -m pytest tests/vm/multi
-smp      the same, two processors     tools/vm run -k 6.12 --smp 2 -- python3 -m pytest tests/vm/smp
+ends     the same: ends, all at once  tools/vm run -k 6.12 -- python3 -m pytest tests/vm/ends
+rights   the same: who may what       tools/vm run -k 6.12 -- python3 -m pytest tests/vm/rights
+smp      two processors               tools/vm run -k 6.12 --smp 2 -- python3 -m pytest tests/vm/smp
 minimal  nothing is mounted           tools/vm run -k 6.12 --minimal -- python3 -m pytest tests/vm/minimal
 old      kernels without              tools/vm run -k 6.1 -- python3 -m pytest tests/vm/old
 

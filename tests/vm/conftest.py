@@ -28,10 +28,14 @@ def _with_kprobe_multi() -> bool:
     return _release() >= (6, 12)
 
 
+_MULTI = ("-k 6.12 or -k 7.2, with tracefs", lambda: _with_kprobe_multi() and _mounted("tracefs"))
+
 # directory: (how its guest must have been started, whether this one was)
 GUESTS: dict[str, tuple[str, Callable[[], bool]]] = {
     "any": ("with tracefs", lambda: _mounted("tracefs")),
-    "multi": ("-k 6.12 or -k 7.2, with tracefs", lambda: _with_kprobe_multi() and _mounted("tracefs")),
+    "multi": _MULTI,
+    "ends": _MULTI,
+    "rights": _MULTI,
     "smp": ("-k 6.12 or -k 7.2, with --smp 2", lambda: _with_kprobe_multi() and os.cpu_count() == 2),
     "minimal": ("with --minimal, -k 6.12 or -k 7.2", lambda: _with_kprobe_multi() and not _mounted("tracefs")),
     "old": ("-k 6.1 or -k 5.10", lambda: not _with_kprobe_multi()),

@@ -12,6 +12,7 @@ grand COMMAND     in a grandchild, after the child, its parent, is gone
 spawn COMMAND     in a child that executes another program
 hold KIND COMMAND makes a thread, a fork or a grand (whose parent stays alive) now, which does it at "release"
 release           lets all that wait go on, and waits for them
+busy N            N times: a connection, a child, a child that executes another program, a few files
 stubborn          ignores SIGTERM from now on
 
 No module is imported that the start of a process need not wait for.
@@ -129,6 +130,19 @@ def spawn(words: list[str]) -> None:
         raise OSError("a program failed")
 
 
+def busy(rounds: int) -> None:
+    for number in range(rounds):
+        connect(1)
+        in_child(lambda: None)()
+        os.waitpid(os.posix_spawn("/bin/true", ["true"], os.environ), 0)
+        for name in f"/tmp/busy-{os.getpid()}-{number}", f"/dev/shm/busy-{os.getpid()}":
+            with open(name, "w") as file:
+                file.write("x" * 10_000)
+            os.stat(name)
+            os.unlink(name)
+        os.listdir("/proc")
+
+
 def hold(kind: str, words: list[str]) -> None:
     read, write = os.pipe()
 
@@ -152,6 +166,8 @@ def perform(words: list[str]) -> None:
         connect(int(rest[0]))
     elif verb == "getppid":
         getppid(int(rest[0]))
+    elif verb == "busy":
+        busy(int(rest[0]))
     elif verb == "name":
         rename(bytes.fromhex(rest[0]))
     elif verb == "thread":

@@ -204,6 +204,16 @@ def _path(kernel: Kernel, artefact: str) -> int:
     return 0
 
 
+def _config(cache: Cache, kernel: Kernel) -> tuple[str, bytes] | None:
+    """The kernel's release and configuration; None where its packages have none."""
+    release = str((kernelimage.cached(cache, kernel) or {}).get("release", ""))
+    try:
+        with open(kernelimage.artefact(cache, kernel, "config"), "rb") as file:
+            return release, file.read()
+    except FileNotFoundError:
+        return None
+
+
 def _run(kernel: Kernel, command: Sequence[str], given: argparse.Namespace) -> int:
     cache = Cache()
     options = Options(given.smp, given.tcg, given.memory, given.timeout, given.minimal, given.stdin)
@@ -214,7 +224,7 @@ def _run(kernel: Kernel, command: Sequence[str], given: argparse.Namespace) -> i
         *userland.archives,
         kernelimage.artefact(cache, kernel, "modules.cpio"),
         project.pack(cache, userland.python),
-        run_archive(command, options),
+        run_archive(command, options, _config(cache, kernel)),
     ]
     machine = Machine(qemu, kernelimage.artefact(cache, kernel, "vmlinux"), archives, options)
     status = machine.run()

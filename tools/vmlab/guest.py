@@ -33,14 +33,16 @@ def quote(argument: str) -> bytes:
     return b"'" + os.fsencode(argument).replace(b"'", b"'\\''") + b"'"
 
 
-def run_archive(command: Sequence[str], options: Options) -> bytes:
-    """The archive of one run."""
+def run_archive(command: Sequence[str], options: Options, config: tuple[str, bytes] | None = None) -> bytes:
+    """The archive of one run. *config*: the kernel's release and configuration, put where Debian installs it."""
     out = io.BytesIO()
     archive = Archive(out)
     with open(_INIT, "rb") as file:
         archive.file("init", file.read(), 0o755)
     archive.file("vm/command", b"exec " + b" ".join(map(quote, command)) + b"\n")
     archive.file("vm/settings", f"minimal={options.minimal:d} stdin={options.stdin:d}\n".encode())
+    if config is not None and not options.minimal:
+        archive.file(f"boot/config-{config[0]}", config[1])
     archive.close()
     return out.getvalue()
 

@@ -1,0 +1,103 @@
+"""The whole kernel in one link, under load."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rawkm.host.deny import DenyList
+
+from ..lib import Running, Worker, ids
+
+
+class Load:
+    """Processes, files and connections, on and on, and a shell that must answer meanwhile."""
+
+    def __init__(self) -> None:
+        self.answers: list[float] = []
+        # (begun, over) of each round, which has one connection
+        self.rounds: list[tuple[float, float]] = []
+        self._stop = threading.Event()
+
+    def work(self, worker: Worker) -> None:
+        while not self._stop.is_set():
+            start = time.monotonic()
+            worker.do("busy 1")
+            self.rounds.append((start, time.monotonic()))
+
+    def ask(self) -> None:
+        while not self._stop.is_set():
+            start = time.monotonic()
+            answer = subprocess.run(["sh", "-c", "echo hello | cat; ls /proc | wc -l"], capture_output=True, check=True).stdout
+            assert answer.startswith(b"hello\n")
+            self.answers.append(time.monotonic() - start)
+            time.sleep(0.1)
+
+    @contextmanager
+    def going(self, worker: Worker) -> Iterator[None]:
+        threads = [threading.Thread(target=self.work, args=(worker,)), threading.Thread(target=self.ask)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            for thread in threads:
+                thread.join()
+
+
+def test_the_whole_kernel_under_load(functions: dict[str, list[str]], tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    links = ids("link")
+    load = Load()
+    with Worker() as worker, Running("count", "*", "-d", "5", "--json", "--ready-file", str(ready)) as running:
+        worker.start()
+        with load.going(worker):
+            running.until(str(ready))
+            attached = time.monotonic()
+            assert len(ids("link") - links) == 1
+            done = running.end(timeout=120)
+            detached = time.monotonic()
+        worker.stop()
+    assert done.status == 0, done
+    summary = done.summary
+
+    # Everything that can be traced, but for what is denied.
+    denied = DenyList().denied([name.encode() for name in functions])
+    lines = sum(len(modules) for name, modules in functions.items() if name.encode() not in denied)
+    assert summary["attached"] > 30_000
+    assert lines - 20 <= summary["attached"] <= lines, (summary, lines)
+    assert len(denied) < 1000
+
+    # It counted, and what it cannot count is hardly anything, which the footer explains.
+    inside = [end for start, end in load.rounds if start > attached and end < attached + 4]
+    assert len(inside) > 3, load.rounds
+    assert len(inside) <= done.counts["tcp_v4_connect"] <= len(load.rounds), done.counts["tcp_v4_connect"]
+    assert done.counts["kernel_clone"] >= 2 * len(inside)
+    assert len(done.counts) > 1000
+    assert summary["hits"] == sum(done.counts.values()) > 100_000, summary
+    assert summary["dropped"] == 0
+    assert summary["recursion_misses"] < summary["hits"] / 100, summary
+    assert any("recursion misses (" in note for note in done.notes) or summary["recursion_misses"] == 0, done.notes
+    assert summary["missed"] == 0, summary
+
+    # The machine stayed usable, from exec to exit.
+    assert len(load.answers) > 10
+    assert max(load.answers) < 5, max(load.answers)
+    assert detached - attached < 5 + summary["detach_ms"] / 1e3 + 10
+    assert summary["attach_syscall_ms"] >= 0.9 * summary["attach_ms"], summary
+
+
+def test_the_whole_kernel_as_a_table() -> None:
+    """A user's first try: the top of it, and the two lines of the footer, which fit a terminal."""
+    with Running("count", "*", "-d", "1", "--top", "3") as running:
+        done = running.end(timeout=120)
+    assert done.status == 0, done
+    assert len(done.out.splitlines()) == 5, done
+    assert "more functions with" in done.out.splitlines()[-1]
+    assert any("left alone" in note for note in done.notes), done
+    assert len(done.notes) <= 6, done
