@@ -36,6 +36,7 @@ class Command:
     def __init__(self, argv: Sequence[str], *, seed: Callable[[], None], stdout_to_stderr: bool = False) -> None:
         self._path = find_program(argv[0])
         self.status: int | None = None
+        self.started = False
         ready_r, ready_w = os.pipe()
         go_r, go_w = os.pipe()
         self.pid = os.fork()
@@ -63,6 +64,7 @@ class Command:
     def go(self) -> None:
         """Lets the child execute the command. Raises RawkmError when that fails."""
         os.write(self._go, _GO)
+        self.started = True
         os.close(self._go)
         self._go = -1
         # Closed by a successful exec; otherwise the reason comes through.

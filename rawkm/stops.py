@@ -75,8 +75,13 @@ class Stops:
             self._command = command
             self._poller.add(command.fd)
         if pid is not None:
-            self._pid_fd = os.pidfd_open(pid)
-            self._poller.add(self._pid_fd)
+            try:
+                self._pid_fd = os.pidfd_open(pid)
+            except ProcessLookupError:
+                # It has ended while we attached.
+                self._deadline = 0.0
+            else:
+                self._poller.add(self._pid_fd)
 
     def wait(self, until: float | None = None) -> bool:
         """Sleeps until there may be data, ``until`` (monotonic seconds) or a reason to stop; whether there is one."""

@@ -119,6 +119,7 @@ from rawkm.asm.ops import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rawkm.asm.disassemble import decode
+    from rawkm.asm.linter import Finding, lint
     from rawkm.asm.parser import parse, parse_file
     from rawkm.asm.program import MapDecl, Source
     from rawkm.asm.text import format, format_insn
@@ -147,6 +148,7 @@ __all__ = [
     "B",
     "Div",
     "Div32",
+    "Finding",
     "Gotol",
     "H",
     "Helper",
@@ -226,6 +228,7 @@ __all__ = [
     "ksym",
     "label",
     "ld_imm64",
+    "lint",
     "load",
     "load_abs",
     "load_acquire",
@@ -250,10 +253,12 @@ __all__ = [
 if not TYPE_CHECKING:  # or every name would be fine with a type checker
     # Where to find what those who only encode do not load.
     _LATER = {
+        "Finding": "rawkm.asm.linter",
         "Helper": "rawkm.uapi.constants",
         "MapDecl": "rawkm.asm.program",
         "Source": "rawkm.asm.program",
         "decode": "rawkm.asm.disassemble",
+        "lint": "rawkm.asm.linter",
         "format": "rawkm.asm.text",
         "format_insn": "rawkm.asm.text",
         "parse": "rawkm.asm.parser",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from io import TextIOWrapper
 
 from rawkm.cli.output import plain
 from rawkm.errors import NotSupportedError, RawkmError, SyscallError, UsageError
@@ -33,32 +34,47 @@ def run(argv: Sequence[str]) -> int:
     """The exit status of ``rawkm argv...``."""
     # Until everything is attached nothing becomes garbage: looking for it would only take time.
     gc.disable()
-    name, rest = _split(list(argv))
-    if name is None:
-        return _overview(rest)
-    module = _module(name)
-    if module is None:
-        return _complain(f"there is no command {name!r}; the commands are {', '.join(COMMANDS)}", USAGE)
     try:
-        args = _parse(name, module, rest)
-        from rawkm.syscall import open_kernel
-
-        kernel = open_kernel(explain=sys.stderr if args.explain else None)
-        status: int = module.run(args, kernel)
+        status = _dispatch(list(argv))
         sys.stdout.flush()
         return status
     except UsageError as err:
         return _complain(str(err), USAGE)
     except NotSupportedError as err:
         return _complain(str(err), NOT_SUPPORTED)
-    except BrokenPipeError:
-        # Whoever read our output has enough. Keep the interpreter from complaining when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return DONE
     except (SyscallError, RawkmError) as err:
         return _complain(str(err), FAILED)
+    except BrokenPipeError:
+        # Whoever read our output has enough.
+        _drop_output()
+        return DONE
+    except OSError as err:
+        _drop_output()
+        return _complain(f"the output cannot be written: {err.strerror}", FAILED)
     except KeyboardInterrupt:
         return _complain("interrupted", FAILED)
+
+
+def _dispatch(argv: list[str]) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper) and stream.encoding != "utf-8":
+            stream.reconfigure(errors="backslashreplace")
+    name, rest = _split(argv)
+    if name is None:
+        return _overview(rest)
+    module = _module(name)
+    if module is None:
+        raise UsageError(f"there is no command {name!r}; the commands are {', '.join(COMMANDS)}")
+    args = _parse(name, module, rest)
+    from rawkm.syscall import open_kernel
+
+    status: int = module.run(args, open_kernel(explain=sys.stderr if args.explain else None))
+    return status
+
+
+def _drop_output() -> None:
+    """Keeps the interpreter from complaining about what it cannot flush at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _split(argv: list[str]) -> tuple[str | None, list[str]]:
@@ -84,6 +100,8 @@ def _parse(name: str, module: ModuleType, rest: list[str]) -> Args:
     if "--" in rest:
         cut = rest.index("--")
         rest, command = rest[:cut], rest[cut + 1 :]
+        if not command:
+            raise UsageError("no command follows the --")
     known = (*module.OPTIONS, *options.COMMON)
     positional = None if name == "doctor" else "patterns"
     values = args.quick(rest, known, positional)

@@ -85,12 +85,14 @@ def trace_with(
                 _report_culprits(args, session)
                 stops.watch(seconds=args.duration, command=command, pid=args.pid, fds=session.fds)
                 report = make_report(session)
-                session.activate()
-                _create(args.ready_file)
-                if command is not None:
-                    command.go()
                 gc.enable()
-                report.until(stops)
+                # A signal that came during a long attach: there is nothing to start any more.
+                if not stops.signalled:
+                    session.activate()
+                    _create(args.ready_file)
+                    if command is not None:
+                        command.go()
+                    report.until(stops)
                 account = session.finish()
                 if command is not None:
                     command.end()
@@ -159,7 +161,7 @@ def note(text: str) -> None:
 
 
 def _account(args: Args, account: Account, resolve_ms: float, command: Command | None) -> None:
-    status = None if command is None else command.status
+    status = command.status if command is not None and command.started else None
     if args.json:
         summary = {
             "type": "summary",

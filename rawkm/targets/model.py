@@ -89,10 +89,11 @@ class Targets:
         count: dict[str, int] = {}
         for target in self.ok:
             count[target.name] = count.get(target.name, 0) + 1
-        for target in self.ok:
-            if count[target.name] > 1:
-                reason = f"{count[target.name]} functions have this name: only addresses tell them apart"
-                self.rejected.append(Rejected(target.name, reason, module=target.module))
+        self.rejected += [
+            Rejected(name, f"{number} functions have this name: only addresses tell them apart")
+            for name, number in count.items()
+            if number > 1
+        ]
         self.ok = [target for target in self.ok if count[target.name] == 1]
 
     @property

@@ -53,10 +53,14 @@ def resolve(
             # Linux 6.5; older kernels leave it at the names.
             entries = _listed(tracefs, patterns, (SITES,), targets) or entries
             wanted, targets.rejected = _allowed(entries, deny)
-    if twins or (addresses and wanted):
-        _with_addresses(kernel, wanted, twins, targets)
-    else:
-        targets.ok = [_target(entry) for entry in wanted]
+        if twins or (addresses and wanted):
+            _with_addresses(kernel, wanted, twins, targets)
+        else:
+            targets.ok = [_target(entry) for entry in wanted]
+        if targets.missing and any(pattern.exact for pattern in patterns):
+            from rawkm.targets.aliases import find_aliases
+
+            find_aliases(kernel, tracefs, patterns, deny, _SITE_REACH, targets)
     return targets
 
 

@@ -31,7 +31,7 @@ class Types(Protocol):
     """What is asked of a kernel's types, a rawkm.btf.Btf, which this package does not depend on."""
 
     def composite(self, name: str, /) -> Any: ...
-    def leaves(self, type: str, /) -> Mapping[str, Any]: ...
+    def leaves(self, type: str | int, /) -> Mapping[str, Any]: ...
     def sizeof(self, id: int, /) -> int: ...
     def of_kind(self, *kinds: int) -> Iterator[int]: ...
     def type(self, id: int, /) -> Any: ...
@@ -165,13 +165,27 @@ def _check_struct(name: str, btf: Types) -> tuple[list[Finding], int]:
         elif path.startswith("__reserved"):
             continue
         else:
-            # Under another name at the same place it is not missing: one of the names is wrong.
-            renamed = [other for other, at in unknown.items() if at == place]
+            # Under another name in its place it is not missing: one of the names is wrong.
+            renamed = any(at == place and _are_siblings(path, other, name, btf) for other, at in unknown.items())
             findings.append(Finding(WRONG if renamed else NOT_YET, where, path, place, None))
     findings += [Finding(NEWER, where, path, None, place) for path, place in unknown.items()]
     if their_size is not None and their_size != our_size and not findings:
         findings.append(Finding(WRONG, where, "(size)", our_size, their_size))
     return findings, agreeing
+
+
+def _are_siblings(ours: str, theirs: str, name: str, btf: Types) -> bool:
+    """Whether the kernel's member is in the struct that ours is in, or should be."""
+    if ours.rpartition(".")[0] != theirs.rpartition(".")[0]:
+        return False
+    if name != _ATTR:
+        return True
+    # The structs in the union have no names, many of them: what is in them tells which is which.
+    known = next({path for path, *_ in group} for group in tables.ATTR if any(path == ours for path, *_ in group))
+    for member in btf.composite(name).members:
+        if not member.name and theirs in (inside := btf.leaves(member.type)):
+            return not known.isdisjoint(inside)
+    return True
 
 
 def _check_packed(btf: Types) -> Iterator[Finding]:

@@ -47,12 +47,12 @@ def for_attr(cmd: int, data: bytes | bytearray | memoryview) -> Definition:
     The command decides, for LINK_CREATE its attach_type too. The modifier Cmd.COMMON_ATTRS is ignored. Raises
     UsageError for a command without a definition.
     """
-    cmd &= ~Cmd.COMMON_ATTRS
-    if cmd not in _BY_CMD:
+    found = _BY_CMD.get(cmd & ~Cmd.COMMON_ATTRS)
+    if found is None:
         raise UsageError(f"no layout of bpf command {cmd}")
-    if cmd == Cmd.LINK_CREATE:
-        return link.BY_ATTACH_TYPE.get(_u32(data, 8), link.LINK_CREATE)
-    return _BY_CMD[cmd]
+    if found is link.LINK_CREATE:
+        return link.BY_ATTACH_TYPE.get(_u32(data, 8), found)
+    return found
 
 
 def for_link_info(data: bytes | bytearray | memoryview) -> Definition:

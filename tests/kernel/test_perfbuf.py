@@ -24,7 +24,7 @@ from tests.kernel.fillers import NUMBERED, PAIR, Ledger, by_perf, numbers, on_cp
 SMALL = Schema("Small", number="u64")
 CPUS = sorted(os.sched_getaffinity(0))
 
-ENOENT, EBADF, E2BIG, ENOSPC, EOPNOTSUPP = 2, 9, 7, 28, 95
+ENOENT, E2BIG, ENOMEM, ENOSPC, EOPNOTSUPP = 2, 7, 12, 28, 95
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +113,17 @@ def test_every_cpu_has_its_own_buffer(kernel: LiveKernel) -> None:
         # One CPU after the other.
         assert [row[2] for row in rows] == sorted(batch.column("cpu"))
         assert len(pb.fds) == len(CPUS)
+
+
+def test_what_every_cpu_lost(kernel: LiveKernel) -> None:
+    with by_perf(perf_array(), NUMBERED).load(kernel) as prog, PerfBuf(prog.maps["events"], NUMBERED, size=1) as pb:
+        for times in (500, 1):
+            for cpu in CPUS:
+                with on_cpu(cpu):
+                    run(prog, times)
+            batch = pb.read()
+        assert batch.lost == Ledger(prog).dropped == len(CPUS) * (500 - (PAGE_SIZE - 1) // 40)
+        assert len(batch) == len(CPUS)
 
 
 def test_raw_tracepoint_programs_on_another_cpu(kernel: LiveKernel) -> None:
@@ -214,6 +225,12 @@ def test_an_array_with_too_few_entries(kernel: LiveKernel) -> None:
         assert caught.value.errno == E2BIG
         # What was opened before has been given back, the slot too.
         assert not m.delete(0)
+
+
+def test_a_buffer_that_the_kernel_cannot_make(kernel: LiveKernel) -> None:
+    with perf_array().create(kernel) as m, pytest.raises(SyscallError) as caught:
+        PerfBuf(m, SMALL, size=1 << 33)
+    assert (caught.value.call, caught.value.errno) == ("mmap", ENOMEM)
 
 
 def test_samples_of_another_size(kernel: LiveKernel) -> None:

@@ -574,6 +574,16 @@ def test_identity_is_what_the_kernel_calls_it(kernel: LiveKernel) -> None:
         assert prog.maps["found"].lookup(0) == struct.pack("=II", threading.get_native_id(), os.getpid())
 
 
+def test_the_kernels_numbers_of_a_device_are_not_libcs(kernel: LiveKernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Found:
+        st_dev, st_ino = os.makedev(259, 1000), 7
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "stat", lambda _: Found)
+        found = kernel.identity("/anything")
+    assert found == (259 << 20 | 1000, 7)
+
+
 def test_ids_of_files_elsewhere(kernel: LiveKernel) -> None:
     """The device's 20 bits of minor number, as in /proc/self/mountinfo."""
     device, _ = kernel.identity("/proc")

@@ -383,6 +383,7 @@ def test_perf_samples_come_once_in_order_with_other_records_between(events: list
     [
         (lambda perf: perf.sample(b"another."), "a sample of 24 bytes where Pair takes 32"),
         (lambda perf: perf.sample(b"another size of record.."), "a sample of 40 bytes"),
+        (lambda perf: [perf.sample(part) for part in (pair(0), pair(1), b"another.", pair(2))], "a sample of 24 bytes"),
         (lambda perf: perf.set_positions(0, perf.size + 8), "4104 bytes ahead"),
         (lambda perf: perf.set_positions(16, 8), "ahead of its tail"),
     ],
