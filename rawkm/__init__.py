@@ -85,7 +85,41 @@ _WHERE = {
     "open_kernel": ("syscall", "open_kernel"),
 }
 
-__all__ = [*_WHERE, "find_targets"]  # noqa: PLE0604
+__all__ = [
+    "AssembleError",
+    "AttachError",
+    "AttachType",
+    "BTFError",
+    "Batch",
+    "DisassembleError",
+    "Helper",
+    "Kernel",
+    "KprobeMultiLink",
+    "Map",
+    "MapFlag",
+    "MapSpec",
+    "MapType",
+    "NotSupportedError",
+    "PerfBuf",
+    "ProgType",
+    "Program",
+    "ProgramSpec",
+    "RawkmError",
+    "RingBuf",
+    "RingCorrupt",
+    "Schema",
+    "SchemaError",
+    "SymbolError",
+    "SyscallError",
+    "Target",
+    "Targets",
+    "UsageError",
+    "VerifierError",
+    "attach_kprobe_multi",
+    "attach_raw_tracepoint",
+    "find_targets",
+    "open_kernel",
+]
 
 
 def __getattr__(name: str) -> object:
@@ -102,8 +136,9 @@ def find_targets(
 ) -> Targets:
     """The functions that ``patterns`` choose on the running kernel: ``.ok`` and ``.rejected``, each with its reason.
 
-    A pattern is a name, a glob ("tcp_*"), a regular expression between slashes, each optionally as "module:pattern". ``deny``: globs
-    to leave out, too; ``unsafe``: without the built-in deny list; ``addresses``: look symbol addresses up (slower).
+    A pattern is a name, a glob ("tcp_*"), a regular expression between slashes, each optionally as "module:pattern".
+    ``deny``: globs to leave out, too; ``unsafe``: without the built-in deny list; ``addresses``: look symbol addresses up
+    (slower).
     Raises UsageError for a bad pattern, SymbolError when no list of functions can be read.
     """
     from rawkm.host.deny import DenyList

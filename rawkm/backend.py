@@ -41,9 +41,7 @@ class Attachment:
 
     __slots__ = ("attached", "backend", "culprits", "link", "syscall_ms")
 
-    def __init__(
-        self, link: KprobeMultiLink, backend: str, attached: int, culprits: list[Culprit], syscall_ms: float
-    ) -> None:
+    def __init__(self, link: KprobeMultiLink, backend: str, attached: int, culprits: list[Culprit], syscall_ms: float) -> None:
         self.link = link
         self.backend = backend
         self.attached = attached
@@ -104,9 +102,7 @@ def attach(
         return Attachment(link, f"kprobe-multi ({form})", len(left), culprits, seconds * 1e3)
 
 
-def _link(
-    prog: Program, chosen: Numbered, form: str, cookies: bool, retprobe: bool
-) -> tuple[KprobeMultiLink, float]:
+def _link(prog: Program, chosen: Numbered, form: str, cookies: bool, retprobe: bool) -> tuple[KprobeMultiLink, float]:
     """The link, and the seconds that the kernel took."""
     addrs = syms = None
     if form == ADDRS:

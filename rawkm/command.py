@@ -112,9 +112,7 @@ def _kill(pid: int, number: int) -> None:
         pass
 
 
-def _child(
-    path: str, argv: Sequence[str], seed: Callable[[], None], ready: int, go: int, stdout_to_stderr: bool
-) -> int:
+def _child(path: str, argv: Sequence[str], seed: Callable[[], None], ready: int, go: int, stdout_to_stderr: bool) -> int:
     """Prepares, waits, executes; only ever returns an exit status."""
     # rawkm's own handlers must not run here; what it was told to ignore, the command shall ignore. Python ignores SIGPIPE.
     signal.set_wakeup_fd(-1)

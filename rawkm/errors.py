@@ -56,9 +56,7 @@ class SyscallError(RawkmError, OSError):
     end of a map fails with its count written back); ``hint``: what usually causes this, or "".
     """
 
-    def __init__(
-        self, call: str, errno: int, *, attr: bytes = b"", attr_after: bytes = b"", hint: str = ""
-    ) -> None:
+    def __init__(self, call: str, errno: int, *, attr: bytes = b"", attr_after: bytes = b"", hint: str = "") -> None:
         super().__init__(errno, f"{call}: {errno_name(errno)}")
         self.errno: int = errno
         self.call = call
@@ -100,12 +98,16 @@ class VerifierError(SyscallError):
         return f"{text}{at}: {words}" if words else f"{text}{at}"
 
 
+# What the verifier prints after its complaint: statistics, and the states that show an infinite loop.
+_NOT_THE_COMPLAINT = ("processed ", "verification time", "stack depth", "max_states", "cur state:", "old state:")
+
+
 def _last_words(log: str) -> str:
-    """The verifier's complaint: its last line that is not a statistic."""
+    """The verifier's complaint."""
     for line in reversed(log.splitlines()):
-        line = line.strip()
-        if line and not line.startswith(("processed ", "verification time", "stack depth", "max_states")):
-            return line
+        words = line.strip()
+        if words and not words.startswith(_NOT_THE_COMPLAINT):
+            return words
     return ""
 
 

@@ -150,9 +150,7 @@ class Program(Handle):
 
     __slots__ = ("_owned", "maps", "spec")
 
-    def __init__(
-        self, kernel: Kernel, fd: int, spec: ProgramSpec, maps: Mapping[str, Map], owned: Sequence[Map] = ()
-    ) -> None:
+    def __init__(self, kernel: Kernel, fd: int, spec: ProgramSpec, maps: Mapping[str, Map], owned: Sequence[Map] = ()) -> None:
         super().__init__(kernel, fd)
         self.spec = spec
         self.maps = dict(maps)

@@ -124,9 +124,7 @@ class Session:
             if err.errno == EPERM:
                 from rawkm.host import caps, denied
 
-                raise denied.error(
-                    self.kernel, err, "load a tracing program", caps.CAP_BPF, caps.CAP_PERFMON
-                ) from None
+                raise denied.error(self.kernel, err, "load a tracing program", caps.CAP_BPF, caps.CAP_PERFMON) from None
             if isinstance(err, VerifierError):
                 # An old kernel lacks a helper long before its link type is asked for: say what is really missing.
                 from rawkm import features

@@ -58,9 +58,7 @@ class Stops:
         self.signalled = True
         signal.signal(number, signal.SIG_DFL)
 
-    def watch(
-        self, *, seconds: float | None, command: Command | None, pid: int | None, fds: Iterable[int] = ()
-    ) -> None:
+    def watch(self, *, seconds: float | None, command: Command | None, pid: int | None, fds: Iterable[int] = ()) -> None:
         """Starts the clock: ``seconds`` from now, the end of ``command``, that of the process ``pid``.
 
         ``fds``: what may bring data.

@@ -127,9 +127,7 @@ class FakeKernel:
         self.calls.append((layout.name, dict(values)))
         return Reply(0, layout, bytes(layout.size))
 
-    def perf_event_open(
-        self, values: Mapping[str, Value], *, pid: int, cpu: int, group_fd: int = -1, flags: int = 0
-    ) -> int:
+    def perf_event_open(self, values: Mapping[str, Value], *, pid: int, cpu: int, group_fd: int = -1, flags: int = 0) -> int:
         self.calls.append(("perf_event_open", {**values, "pid": pid, "group_fd": group_fd, "flags": flags}))
         return 100 + cpu
 

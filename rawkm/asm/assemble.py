@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 SLOTS = {"little": struct.Struct("<BBhi"), "big": struct.Struct(">BBhi")}
 
 
-def encode(
-    items: Iterable[Item], *, maps: Mapping[str, int] | None = None, byteorder: ByteOrder = sys.byteorder
-) -> bytes:
+def encode(items: Iterable[Item], *, maps: Mapping[str, int] | None = None, byteorder: ByteOrder = sys.byteorder) -> bytes:
     """The bytes of a program as PROG_LOAD wants them, eight per slot.
 
     ``maps``: the fd of each map that is referred to by name. ``byteorder``: that of the machine that will

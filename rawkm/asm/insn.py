@@ -213,9 +213,7 @@ def number(value: object, low: int, high: int, what: str, loc: SrcLoc | None = N
     """``value`` as a plain int if it is one in low..high, else AssembleError."""
     if type(value) is not int:
         if isinstance(value, Reg):
-            raise AssembleError(
-                f"{what} must be a number, not the register {value!r}", src_loc=loc or caller()
-            )
+            raise AssembleError(f"{what} must be a number, not the register {value!r}", src_loc=loc or caller())
         if not isinstance(value, int):
             raise AssembleError(f"{what} must be a number, not {value!r}", src_loc=loc or caller())
         value = int(value)
@@ -248,9 +246,7 @@ def map_name(symbol: object, loc: SrcLoc | None) -> str:
     return name
 
 
-def _check_target(
-    target: str, opcode: int, src: int, off: int, imm: int, raw: bool, loc: SrcLoc | None
-) -> None:
+def _check_target(target: str, opcode: int, src: int, off: int, imm: int, raw: bool, loc: SrcLoc | None) -> None:
     label_name(target, loc)
     field = "" if raw else opcodes.target_field(opcode, src)
     if not field:

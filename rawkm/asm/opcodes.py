@@ -272,9 +272,7 @@ def _alu() -> Iterator[Form]:
             for name, code in table.items():
                 text = f"{r}{{dst}} {ALU_SIGNS[name]} "
                 yield Form(cls | code | K, name + suffix + ".imm({dst}, {imm})", text + "{imm}", off=off)
-                yield Form(
-                    cls | code | X, name + suffix + ".reg({dst}, {src})", text + r + "{src}", off=off
-                )
+                yield Form(cls | code | X, name + suffix + ".reg({dst}, {src})", text + r + "{src}", off=off)
         for bits in MOV_SIGNED_BITS[cls]:
             dsl = "Mov" + suffix + ".signed({dst}, {src}, " + f"{bits})"
             yield Form(cls | ALU_OPS["Mov"] | X, dsl, f"{r}{{dst}} = (s{bits}){r}{{src}}", off=bits)
@@ -294,12 +292,8 @@ def _jumps() -> Iterator[Form]:
     for cls, suffix, r in ((JMP, "", "r"), (JMP32, "32", "w")):
         for name, code in JUMP_OPS.items():
             text, goto = f"if {r}{{dst}} {JUMP_SIGNS[name]} ", " goto {jump}"
-            yield Form(
-                cls | code | K, name + suffix + ".imm({dst}, {imm}, {jump})", text + "{imm}" + goto
-            )
-            yield Form(
-                cls | code | X, name + suffix + ".reg({dst}, {src}, {jump})", text + r + "{src}" + goto
-            )
+            yield Form(cls | code | K, name + suffix + ".imm({dst}, {imm}, {jump})", text + "{imm}" + goto)
+            yield Form(cls | code | X, name + suffix + ".reg({dst}, {src}, {jump})", text + r + "{src}" + goto)
     yield Form(JA, "Ja({jump})", "goto {jump}")
     yield Form(GOTOL, "Gotol({jump})", "gotol {jump}")
     yield Form(GOTOX, "gotox({dst})", "gotox r{dst}")

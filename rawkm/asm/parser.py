@@ -73,9 +73,7 @@ _NUMBERED_USE = re.compile(r"\b(?:goto|gotol|may_goto|call)[ \t]+[0-9]+[bf]\b")
 _BYTES = re.compile(r"\s*([0-9a-f]{2}(?: [0-9a-f]{2}){7}(?:(?: [0-9a-f]{2}){8})?)(?=\s|$)")
 _OPCODE = re.compile(r"\s*\(([0-9a-f]{2})\)\s*")
 _AFTER_TARGET = re.compile(r"\s<[^<>]*>$")
-_BETWEEN_SECTIONS = re.compile(
-    r"[0-9a-f]{8,16} <.*>:\s*|Disassembly of section .*:\s*|.*:\s+file format elf64-bpf\s*"
-)
+_BETWEEN_SECTIONS = re.compile(r"[0-9a-f]{8,16} <.*>:\s*|Disassembly of section .*:\s*|.*:\s+file format elf64-bpf\s*")
 _QUOTED_OR_COMMENT = re.compile(r'"(?:[^"\\]|\\.)*"|(#|//)')
 # The verifier's call bpf_name#number is no comment.
 _HELPER_NUMBER = re.compile(r"\bcall\s+[A-Za-z_]\w*#-?[0-9]")
@@ -89,9 +87,7 @@ _CONSTANT = re.compile(
     rf"[rR]([0-9]|10)\s*=\s*(?:(&)\s*({_NAME})|map\s*\(\s*({_NAME})\s*\)|({_NAME}))"
     r"\s*(?:\[\s*([0-9a-fA-Fx]+)\s*\]|\+\s*([0-9a-fA-Fx]+))?\s+ll"
 )
-_VERBATIM = re.compile(
-    r"\.insn\s+(\w+)\s*,\s*r([0-9]|1[0-5])\s*,\s*r([0-9]|1[0-5])\s*,\s*(-?\s*\w+)\s*,\s*(-?\s*\w+)"
-)
+_VERBATIM = re.compile(r"\.insn\s+(\w+)\s*,\s*r([0-9]|1[0-5])\s*,\s*r([0-9]|1[0-5])\s*,\s*(-?\s*\w+)\s*,\s*(-?\s*\w+)")
 
 # What compilers write that places no instruction.
 _SKIPPED = {
@@ -103,9 +99,7 @@ _MAP_NUMBERS = ("key", "value", "max_entries", "flags")
 _WORD = re.compile(r'"(?:[^"\\]|\\.)*"|[^\s,]+')
 
 
-def parse(
-    text: str, *, file: str = "<text>", kfuncs: Callable[[str], int] | None = None
-) -> list[Item]:
+def parse(text: str, *, file: str = "<text>", kfuncs: Callable[[str], int] | None = None) -> list[Item]:
     """Instructions and labels from text, as ``encode`` takes them. The syntax is in this module's docstring.
 
     ``file``: the name that the instructions carry as their origin. ``kfuncs``: the BTF id of a kernel
@@ -114,9 +108,7 @@ def parse(
     return _Parser(file, kfuncs, directives=False).parse(text).insns
 
 
-def parse_file(
-    text: str, *, file: str = "<text>", kfuncs: Callable[[str], int] | None = None
-) -> Source:
+def parse_file(text: str, *, file: str = "<text>", kfuncs: Callable[[str], int] | None = None) -> Source:
     """As ``parse``, with the directives that make a text a whole program."""
     return _Parser(file, kfuncs, directives=True).parse(text)
 
@@ -151,9 +143,7 @@ class _Parser:
                 seen[line] = made
             if made:
                 opcode, dst, src, off, imm, target, symbol, raw, comment = made
-                append(
-                    checked(opcode, dst, src, off, imm, target, symbol, raw, (file, number), comment)
-                )
+                append(checked(opcode, dst, src, off, imm, target, symbol, raw, (file, number), comment))
         self._resolve()
         return Source(self._items, maps=tuple(self._maps.values()), **self._texts)
 
@@ -179,7 +169,7 @@ class _Parser:
             return ()
         if line[0].isdigit() or line[0] == "(":
             return self._prefixed(line, comment)
-        if line[0] != "." and "\"" not in line and ":" not in line and ";" not in line:
+        if line[0] != "." and '"' not in line and ":" not in line and ";" not in line:
             return self._one(line, comment)
         if _BETWEEN_SECTIONS.fullmatch(line):
             return ()
@@ -350,17 +340,13 @@ class _Parser:
                     number = self._kfunc(insn.target)
                 except AssembleError as error:
                     raise AssembleError(str(error), src_loc=insn.loc) from None
-            self._items[at] = checked(
-                opcodes.CALL, 0, src, 0, number, loc=insn.loc, comment=insn.comment
-            )
+            self._items[at] = checked(opcodes.CALL, 0, src, 0, number, loc=insn.loc, comment=insn.comment)
         for at in self._names:
             insn = self._items[at]
             assert isinstance(insn, Insn)
             name = insn.symbol_name
             if insn.src == opcodes.MAP_FD and name in self._labels and name not in self._maps:
-                self._items[at] = checked(
-                    insn.opcode, insn.dst, opcodes.FUNC, 0, 0, name, loc=insn.loc, comment=insn.comment
-                )
+                self._items[at] = checked(insn.opcode, insn.dst, opcodes.FUNC, 0, 0, name, loc=insn.loc, comment=insn.comment)
 
     def _directive(self, statement: str) -> None:
         words = _WORD.findall(statement)

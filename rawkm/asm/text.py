@@ -203,9 +203,7 @@ def _with_labels(program: tuple[Item, ...]) -> list[Item]:
             known[to] = name
             made[starts[to]] = [Label(name, loc=insn.loc)]
         off, imm = (0, insn.imm) if field == "off" else (insn.off, 0)
-        changed[index] = checked(
-            insn.opcode, insn.dst, insn.src, off, imm, known[to], loc=insn.loc, comment=insn.comment
-        )
+        changed[index] = checked(insn.opcode, insn.dst, insn.src, off, imm, known[to], loc=insn.loc, comment=insn.comment)
     return [item for index, old in enumerate(changed) for item in (*made.get(index, ()), old)]
 
 

@@ -38,8 +38,7 @@ _SAMPLE_HEAD = 12
 _HINTS = {
     EACCES: "per-CPU events need CAP_PERFMON, and CAP_SYS_ADMIN where kernel.perf_event_paranoid is 3; "
     "--buffer ring needs neither",
-    EPERM: "the buffers exceed kernel.perf_event_mlock_kb, which CAP_IPC_LOCK lifts, or a container forbids "
-    "perf events",
+    EPERM: "the buffers exceed kernel.perf_event_mlock_kb, which CAP_IPC_LOCK lifts, or a container forbids perf events",
 }
 
 
@@ -92,9 +91,7 @@ class _CpuRing:
         self._memory.fence()
         length = head - self._position & POSITIONS
         if length > self._size or (head | length) % 8:
-            raise RingCorrupt(
-                f"a perf buffer's head is {length} bytes ahead of its tail; the buffer has {self._size}"
-            )
+            raise RingCorrupt(f"a perf buffer's head is {length} bytes ahead of its tail; the buffer has {self._size}")
         if length == 0:
             return b""
         start = self._position % self._size

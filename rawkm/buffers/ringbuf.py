@@ -102,9 +102,7 @@ class RingBuf(Reader):
         available = self._data.load_u64(0) - self._position & POSITIONS
         self._data.fence()
         if available > self._size or available % 8:
-            raise RingCorrupt(
-                f"the ring's producer is {available} bytes ahead of its consumer; the ring has {self._size}"
-            )
+            raise RingCorrupt(f"the ring's producer is {available} bytes ahead of its consumer; the ring has {self._size}")
         return available
 
     def _scan(self, start: int, end: int, runs: list[tuple[int, int]]) -> int:

@@ -67,9 +67,7 @@ def _json(answers: list[Answer], settings: dict[str, object], held: list[str], c
         "machine": os.uname().machine,
         "capabilities": held,
         "settings": settings,
-        "checks": [
-            {"feature": a.feature, "state": a.state, "evidence": a.evidence, "help": a.help or None} for a in answers
-        ],
+        "checks": [{"feature": a.feature, "state": a.state, "evidence": a.evidence, "help": a.help or None} for a in answers],
     }
     print(json_line(report))
 

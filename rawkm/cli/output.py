@@ -35,10 +35,7 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequ
     widths = [max(len(row[i]) for row in body) for i in range(len(headings))]
     lines = []
     for row in body:
-        cells = [
-            cell.rjust(w) if i in right else cell.ljust(w)
-            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ]
+        cells = [cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
 

@@ -113,9 +113,7 @@ class Lines:
         second, rest = divmod(ts + self._epoch, 1_000_000_000)
         when = strftime("%H:%M:%S", localtime(second))
         name = self._comms.get(raw_comm) or self._remember(raw_comm)
-        return (
-            f"{when}.{rest // 1000:06} {cpu:3} {pid_tgid >> 32:7} {pid_tgid & 0xFFFFFFFF:7} {name:16} {self._names[func]}\n"
-        )
+        return f"{when}.{rest // 1000:06} {cpu:3} {pid_tgid >> 32:7} {pid_tgid & 0xFFFFFFFF:7} {name:16} {self._names[func]}\n"
 
     def _as_json(self, ts: int, pid_tgid: int, func: int, cpu: int, raw_comm: bytes) -> str:
         name = self._comms.get(raw_comm) or self._remember(raw_comm)

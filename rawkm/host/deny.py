@@ -108,9 +108,7 @@ class DenyList:
     def __init__(self, extra: Sequence[str] = (), *, builtin: bool = True) -> None:
         for glob in extra:
             if not glob or any(char.isspace() or char in ":/" for char in glob):
-                raise UsageError(
-                    f"{glob!r} denies nothing: write a function's name or a glob over names, without a module"
-                )
+                raise UsageError(f"{glob!r} denies nothing: write a function's name or a glob over names, without a module")
         rules = (("denied by --deny", tuple(extra)), *NO_FUNCTIONS, *(RULES if builtin else ()))
         self._groups = [(reason, _Globs(globs)) for reason, globs in rules]
         self._all = _Globs([glob for _, globs in rules for glob in globs])
@@ -154,9 +152,7 @@ class _Globs:
     def among(self, names: Sequence[bytes]) -> set[bytes]:
         """Those of ``names`` that a glob matches."""
         exact, prefixes, suffixes = self._exact, self._prefixes, self._suffixes
-        found = {
-            name for name in names if name in exact or name.startswith(prefixes) or name.endswith(suffixes)
-        }
+        found = {name for name in names if name in exact or name.startswith(prefixes) or name.endswith(suffixes)}
         if self._infixes:
             # One search through all names for each, where "infix in name" would be one for each name.
             text = b"\n" + b"\n".join(names) + b"\n"

@@ -119,9 +119,7 @@ class TraceFs:
         if self._mount_error.errno == ENODEV:
             return "this kernel has no tracefs"
         if self._mount_error.errno == ENOSYS:
-            return (
-                "tracefs is not mounted, and before Linux 5.2 there is no fsopen to do without a mount point"
-            )
+            return "tracefs is not mounted, and before Linux 5.2 there is no fsopen to do without a mount point"
         takes = self._takes(self._mount_error, mount=True)
         return f"tracefs is not mounted, and opening it without a mount point {takes}"
 
@@ -156,11 +154,7 @@ class TraceFs:
         missing = []
         if mount and not caps.has(mask, caps.CAP_SYS_ADMIN):
             missing.append("CAP_SYS_ADMIN")
-        if (
-            uid != b"0"
-            and not caps.has(mask, caps.CAP_DAC_READ_SEARCH)
-            and not caps.has(mask, _CAP_DAC_OVERRIDE)
-        ):
+        if uid != b"0" and not caps.has(mask, caps.CAP_DAC_READ_SEARCH) and not caps.has(mask, _CAP_DAC_OVERRIDE):
             missing.append("CAP_DAC_READ_SEARCH (or root)")
         return missing
 

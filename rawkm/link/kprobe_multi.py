@@ -58,9 +58,7 @@ class KprobeMultiLink(Handle):
         info = self._info({})
         if lists and info.count:
             addrs, cookies = bytearray(8 * info.count), bytearray(8 * info.count)
-            again = self._info(
-                {"kprobe_multi.addrs": addrs, "kprobe_multi.cookies": cookies, "kprobe_multi.count": info.count}
-            )
+            again = self._info({"kprobe_multi.addrs": addrs, "kprobe_multi.cookies": cookies, "kprobe_multi.count": info.count})
             again.addrs = memoryview(addrs).cast("Q").tolist()
             again.cookies = memoryview(cookies).cast("Q").tolist()
             return again

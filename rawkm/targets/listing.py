@@ -26,9 +26,7 @@ class Entry:
         self.wanted = wanted
 
 
-def match(
-    chunks: Iterable[bytes], patterns: Sequence[Pattern], *, sites: bool
-) -> tuple[list[Entry], list[bool]]:
+def match(chunks: Iterable[bytes], patterns: Sequence[Pattern], *, sites: bool) -> tuple[list[Entry], list[bool]]:
     """The lines that ``patterns`` match by name, in the file's order, and which patterns gave any.
 
     A line is ``[address ]name[ [module]]``, with the address when ``sites``. An entry that only a pattern's

@@ -9,13 +9,9 @@ if TYPE_CHECKING:
     from rawkm.targets.patterns import Pattern
 
 HIDDEN = "symbol addresses are hidden (CAP_SYSLOG, kernel.kptr_restrict): functions are attached by name"
-AMBIGUOUS = (
-    "several functions have this name, and their addresses are hidden (CAP_SYSLOG, kernel.kptr_restrict)"
-)
+AMBIGUOUS = "several functions have this name, and their addresses are hidden (CAP_SYSLOG, kernel.kptr_restrict)"
 NO_TEXT = "its name is no UTF-8 text"
-NOT_TRACEABLE = (
-    "not traceable: it has no ftrace location (notrace, inlined elsewhere, or not compiled with one)"
-)
+NOT_TRACEABLE = "not traceable: it has no ftrace location (notrace, inlined elsewhere, or not compiled with one)"
 
 
 class Target:
@@ -29,9 +25,7 @@ class Target:
 
     __slots__ = ("address", "module", "name", "site")
 
-    def __init__(
-        self, name: str, module: str = "", address: int | None = None, site: int | None = None
-    ) -> None:
+    def __init__(self, name: str, module: str = "", address: int | None = None, site: int | None = None) -> None:
         self.name = name
         self.module = module
         self.address = address

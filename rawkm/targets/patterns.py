@@ -62,9 +62,7 @@ class Pattern:
 
 
 def _no_pattern(text: str) -> UsageError:
-    return UsageError(
-        f"{text!r} is no pattern: write a name, a glob such as 'tcp_*', /regex/, or module:pattern"
-    )
+    return UsageError(f"{text!r} is no pattern: write a name, a glob such as 'tcp_*', /regex/, or module:pattern")
 
 
 def _regex(text: str) -> re.Pattern[bytes]:

@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 _SITE_REACH = 16
 
 
-def resolve(
-    kernel: Kernel, patterns: Sequence[Pattern], *, deny: DenyList | None = None, addresses: bool = False
-) -> Targets:
+def resolve(kernel: Kernel, patterns: Sequence[Pattern], *, deny: DenyList | None = None, addresses: bool = False) -> Targets:
     """The functions that ``patterns`` choose.
 
     ``deny``: the rules to leave functions out by (default: the built-in ones). ``addresses``: look every
@@ -67,9 +65,7 @@ def resolve(
 # -- the lists -----------------------------------------------------------------------------------------------
 
 
-def _listed(
-    tracefs: TraceFs, patterns: Sequence[Pattern], lists: Sequence[str], targets: Targets
-) -> list[Entry] | None:
+def _listed(tracefs: TraceFs, patterns: Sequence[Pattern], lists: Sequence[str], targets: Targets) -> list[Entry] | None:
     """The entries of the first of ``lists`` that can be read."""
     for name in lists:
         chunks = tracefs.chunks(name)
@@ -191,8 +187,6 @@ def labels(targets: Iterable[Target]) -> list[str]:
     for target in targets:
         count[target.label] = count.get(target.label, 0) + 1
     return [
-        target.label
-        if count[target.label] == 1 or target.address is None
-        else f"{target.label} @{target.address:x}"
+        target.label if count[target.label] == 1 or target.address is None else f"{target.label} @{target.address:x}"
         for target in targets
     ]

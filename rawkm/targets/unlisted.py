@@ -51,9 +51,7 @@ def resolve_unlisted(
     try:
         if not all(exact):
             functions = _btf_functions(kernel)
-            targets.notes.append(
-                "functions of modules are not in the kernel's BTF: only exact names find them"
-            )
+            targets.notes.append("functions of modules are not in the kernel's BTF: only exact names find them")
         found = _symbols(kernel, patterns, functions, gave)
         targets.source = "kallsyms" if all(exact) else "BTF and kallsyms"
     except SyscallError as err:
@@ -72,15 +70,11 @@ def _btf_functions(kernel: Kernel) -> frozenset[bytes]:
     return frozenset(Btf(kernel.read_file(_BTF)).functions())
 
 
-def _symbols(
-    kernel: Kernel, patterns: Sequence[Pattern], functions: frozenset[bytes], gave: list[bool]
-) -> Found:
+def _symbols(kernel: Kernel, patterns: Sequence[Pattern], functions: frozenset[bytes], gave: list[bool]) -> Found:
     """(name, module) → addresses of the symbols that ``patterns`` choose; ``gave``: which of them did."""
     found: Found = {}
     closed_until = None
-    prefixes = [pattern.prefix for pattern in patterns] + [
-        label for pair in _CLOSED.items() for label in pair
-    ]
+    prefixes = [pattern.prefix for pattern in patterns] + [label for pair in _CLOSED.items() for label in pair]
     for address, name, module in kallsyms.functions(kernel, prefixes):
         if not module:
             if closed_until is None:

@@ -170,9 +170,7 @@ ALU_MODEL: dict[str, Callable[[int, int, int], int]] = {
     "Div": lambda a, b, _: a // b if b else 0,
     "Mod": lambda a, b, _: a % b if b else a,
     "SDiv": lambda a, b, bits: divided(signed(a, bits), signed(b, bits)) if b else 0,
-    "SMod": lambda a, b, bits: (
-        signed(a, bits) - signed(b, bits) * divided(signed(a, bits), signed(b, bits)) if b else a
-    ),
+    "SMod": lambda a, b, bits: signed(a, bits) - signed(b, bits) * divided(signed(a, bits), signed(b, bits)) if b else a,
     "Or": lambda a, b, _: a | b,
     "And": lambda a, b, _: a & b,
     "Xor": lambda a, b, _: a ^ b,

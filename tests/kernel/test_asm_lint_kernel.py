@@ -6,11 +6,11 @@ import os
 import random
 
 import pytest
-from tests.kernel.test_asm_kernel import Rejected, load_program
 
 from rawkm import asm
 from rawkm.asm import Insn, Item
 from rawkm.asm.opcodes import LD_IMM64, Form, forms
+from tests.kernel.test_asm_kernel import Rejected, load_program
 
 TYPE = "socket_filter"
 
@@ -34,9 +34,7 @@ def check(program: list[Item]) -> tuple[bool, bool]:
     refused = bool(errors(program))
     assert bool(errors(list(asm.decode(raw)))) == refused
     taken = accepted(raw)
-    assert not (refused and taken), "\n".join(
-        [asm.format(program), *map(str, asm.lint(program, type=TYPE))]
-    )
+    assert not (refused and taken), "\n".join([asm.format(program), *map(str, asm.lint(program, type=TYPE))])
     return refused, taken
 
 

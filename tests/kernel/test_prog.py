@@ -208,9 +208,7 @@ def test_the_licence_reaches_the_kernel(kernel: LiveKernel) -> None:
 
 def test_attach_type_and_flags_reach_the_kernel() -> None:
     kernel, watcher = watched()
-    spec = ProgramSpec(
-        "multi", ProgType.KPROBE, insns=FINE, attach_type=AttachType.TRACE_KPROBE_MULTI, flags=1 << 1
-    )
+    spec = ProgramSpec("multi", ProgType.KPROBE, insns=FINE, attach_type=AttachType.TRACE_KPROBE_MULTI, flags=1 << 1)
     spec.load(kernel).close()
     [attr] = watcher.attrs("PROG_LOAD")
     assert (attr["prog_type"], attr["expected_attach_type"], attr["prog_flags"]) == (2, AttachType.TRACE_KPROBE_MULTI, 2)

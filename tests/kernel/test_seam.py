@@ -367,9 +367,7 @@ def test_observers_see_failures() -> None:
 
 def test_info_with_nested_pointers(kernel: LiveKernel) -> None:
     a, b = (MapSpec(name, MapType.ARRAY, key=4, value=8, max_entries=1) for name in "ab")
-    spec = ProgramSpec(
-        "two_maps", ProgType.SOCKET_FILTER, insns=[map_value(R1, a), map_value(R2, b), Mov.imm(R0, 0), exit_()]
-    )
+    spec = ProgramSpec("two_maps", ProgType.SOCKET_FILTER, insns=[map_value(R1, a), map_value(R2, b), Mov.imm(R0, 0), exit_()])
     with spec.load(kernel) as prog:
         plain, known = kernel.obj_info(prog.fd, packed.PROG_INFO)
         assert known <= packed.PROG_INFO.size

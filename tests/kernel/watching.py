@@ -31,11 +31,7 @@ class Watcher:
 
     def attrs(self, command: str) -> list[dict[str, int | bytes]]:
         """What was sent by each bpf(2) call of that command."""
-        return [
-            call.layout.unpack(call.attr)
-            for call in self.left
-            if call.layout is not None and call.layout.command == command
-        ]
+        return [call.layout.unpack(call.attr) for call in self.left if call.layout is not None and call.layout.command == command]
 
 
 def watched() -> tuple[LiveKernel, Watcher]:

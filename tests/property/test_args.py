@@ -16,15 +16,11 @@ COMMANDS: list[ModuleType] = [count_cmd, trace_cmd, list_cmd]
 PATTERNS = st.sampled_from(["tcp_*", "vfs_read", "/^a|b$/", "nf:*", "", "two words", "é", "a=b", "5"])
 # Right for some options, wrong for others, or wrong for all.
 VALUES = st.one_of(
-    st.sampled_from(
-        ["5", "0.5", "1e3", "0", "-1", "nan", "inf", "1_0", "٣", "64K", "3G", "K", "9" * 13, "9" * 5000]
-    ),
+    st.sampled_from(["5", "0.5", "1e3", "0", "-1", "nan", "inf", "1_0", "٣", "64K", "3G", "K", "9" * 13, "9" * 5000]),
     st.sampled_from(["auto", "syms", "ring", "perf", "warn", "error", "none"]),
     st.sampled_from(["", "a b", "--", "-", "--json", "é", "/tmp/ready", "tcp_*"]),
 )
-JUNK = st.sampled_from(
-    ["--nope", "-x", "-5", "-d5", "--duration=5", "--dur", "-aj", "--json=1", "-", "-d", "--deny", "-d ="]
-)
+JUNK = st.sampled_from(["--nope", "-x", "-5", "-d5", "--duration=5", "--dur", "-aj", "--json=1", "-", "-d", "--deny", "-d ="])
 
 
 def known(command: ModuleType) -> tuple[Option, ...]:

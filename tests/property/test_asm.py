@@ -117,9 +117,7 @@ def labelled(draw: st.DrawFn) -> tuple[list[Item], list[Insn]]:
     size = draw(st.integers(1, 30))
     body: list[Insn | None] = [draw(st.none() | insns()) for _ in range(size)]  # None: a jump, made below
     jumps = {
-        at: (draw(st.sampled_from(TARGETED)), draw(st.integers(0, size - 1)))
-        for at, insn in enumerate(body)
-        if insn is None
+        at: (draw(st.sampled_from(TARGETED)), draw(st.integers(0, size - 1))) for at, insn in enumerate(body) if insn is None
     }
     starts = [0]
     for at in range(size):

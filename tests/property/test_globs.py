@@ -14,9 +14,7 @@ from rawkm.targets import Pattern
 
 # Few letters, so that globs and names meet.
 SYMBOLS = st.text("ab_.^-!\\", min_size=1, max_size=8)
-BRACKETS = st.builds(
-    "[{}{}]".format, st.sampled_from(["", "!"]), st.text("ab]_-\\!&~|[", min_size=1, max_size=4)
-)
+BRACKETS = st.builds("[{}{}]".format, st.sampled_from(["", "!"]), st.text("ab]_-\\!&~|[", min_size=1, max_size=4))
 PIECES = st.one_of(st.text("ab_.^-\\", max_size=3), st.sampled_from(["*", "*", "?", "**"]), BRACKETS)
 GLOBS = st.lists(PIECES, min_size=1, max_size=6).map("".join)
 # Without brackets, where the ways without a regular expression are.

@@ -325,9 +325,7 @@ PERF_RECORDS = st.sampled_from(SAMPLES + OTHERS)
 
 @given(st.lists(PERF_RECORDS, min_size=1, max_size=60), st.binary(min_size=8, max_size=64), POSITIONS, POSITIONS)
 @settings(max_examples=400, deadline=None)
-def test_a_hostile_perf_buffer_ends_in_ring_corrupt(
-    records: list[tuple[int, int]], noise: bytes, tail: int, head: int
-) -> None:
+def test_a_hostile_perf_buffer_ends_in_ring_corrupt(records: list[tuple[int, int]], noise: bytes, tail: int, head: int) -> None:
     perf = FakePerf()
     image = bytearray(noise * (perf.size // len(noise) + 1))[: perf.size]
     at = 0

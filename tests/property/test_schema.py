@@ -30,9 +30,7 @@ WRAPPINGS = st.sampled_from([(8, 0), (12, 4), (0, 0)])
 
 def c_struct(fields: dict[str, str]) -> Any:
     # c_ubyte arrays, as c_char arrays end at a NUL when read.
-    members = [
-        (name, C_TYPES[kind] if kind in C_TYPES else ctypes.c_ubyte * int(kind[5:-1])) for name, kind in fields.items()
-    ]
+    members = [(name, C_TYPES[kind] if kind in C_TYPES else ctypes.c_ubyte * int(kind[5:-1])) for name, kind in fields.items()]
     return type("Record", (ctypes.Structure,), {"_fields_": members})
 
 

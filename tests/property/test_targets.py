@@ -55,15 +55,10 @@ def test_match_finds_what_a_look_at_each_line_finds(
     lines: list[tuple[int, str, str]], patterns: list[str], cuts: list[int], sites: bool, ended: bool
 ) -> None:
     text = b"".join(
-        (b"%x " % site if sites else b"")
-        + name.encode()
-        + (f" [{module}]".encode() if module else b"")
-        + b"\n"
+        (b"%x " % site if sites else b"") + name.encode() + (f" [{module}]".encode() if module else b"") + b"\n"
         for site, name, module in lines
     )
-    entries, gave = match(
-        pieces(text if ended else text[:-1], cuts), [Pattern(p) for p in patterns], sites=sites
-    )
+    entries, gave = match(pieces(text if ended else text[:-1], cuts), [Pattern(p) for p in patterns], sites=sites)
     expected = []
     gives = [False] * len(patterns)
     for site, name, module in lines:
@@ -83,8 +78,7 @@ def test_symbols_are_found_in_whatever_pieces(
 ) -> None:
     kinds = data.draw(st.lists(st.sampled_from("tTwWdDrRbA"), min_size=len(lines), max_size=len(lines)))
     text = b"".join(
-        b"%016x %s %s\n"
-        % (address, kind.encode(), f"{name}\t[{module}]".encode() if module else name.encode())
+        b"%016x %s %s\n" % (address, kind.encode(), f"{name}\t[{module}]".encode() if module else name.encode())
         for kind, (address, name, module) in zip(kinds, lines, strict=True)
     )
     code = [
@@ -95,9 +89,7 @@ def test_symbols_are_found_in_whatever_pieces(
     prefixes = tuple(start.encode() for start in starts)
     wanted = [f for f in code if not prefixes or f[1].startswith(prefixes)]
     assert list(kallsyms.parse(pieces(text, cuts), prefixes)) == wanted
-    asked = data.draw(
-        st.lists(st.tuples(WORDS, MODULES).map(lambda pair: (pair[0].encode(), pair[1].encode())))
-    )
+    asked = data.draw(st.lists(st.tuples(WORDS, MODULES).map(lambda pair: (pair[0].encode(), pair[1].encode()))))
     asked += [(name, module) for _, name, module in wanted]
     found = kallsyms.find(pieces(text, cuts), asked)
     for name, module in asked:
@@ -153,13 +145,9 @@ def test_resolve_chooses_each_function_that_can_be_traced_once(
 ) -> None:
     targets = resolve(machine(functions).kernel, [Pattern(p) for p in patterns], addresses=addresses)
     expected = [
-        f
-        for f in functions
-        if f.site is not None and any(all(means(p, f.name.decode(), f.module.decode())) for p in patterns)
+        f for f in functions if f.site is not None and any(all(means(p, f.name.decode(), f.module.decode())) for p in patterns)
     ]
-    assert [(t.name.encode(), t.module.encode()) for t in targets.ok] == [
-        (f.name, f.module) for f in expected
-    ]
+    assert [(t.name.encode(), t.module.encode()) for t in targets.ok] == [(f.name, f.module) for f in expected]
     # By address when asked for, or when a name alone would not do; and then the right one.
     if targets.addressed:
         assert [t.address for t in targets.ok] == [f.address for f in expected]
@@ -172,9 +160,7 @@ def test_resolve_chooses_each_function_that_can_be_traced_once(
 
 
 @given(kernels(), st.booleans(), st.booleans())
-def test_whatever_is_hidden_no_wrong_function_is_chosen(
-    functions: list[Function], sites: bool, hidden: bool
-) -> None:
+def test_whatever_is_hidden_no_wrong_function_is_chosen(functions: list[Function], sites: bool, hidden: bool) -> None:
     targets = resolve(machine(functions, sites=sites, hidden=hidden).kernel, [Pattern("*")])
     traceable = {f.address: (f.name, f.module) for f in functions if f.site is not None}
     names = [f.name for f in functions if f.site is not None]

@@ -64,11 +64,7 @@ class FileKernel:
             yield content[start : start + self.chunk]
 
     def list_dir(self, path: str) -> list[str]:
-        below = [
-            name.removeprefix(f"{path}/").partition("/")[0]
-            for name in self.files
-            if name.startswith(f"{path}/")
-        ]
+        below = [name.removeprefix(f"{path}/").partition("/")[0] for name in self.files if name.startswith(f"{path}/")]
         return list(dict.fromkeys(below))
 
     def fsopen(self, filesystem: str) -> int:

@@ -104,9 +104,7 @@ def test_the_second_slot_is_not_read_as_a_first() -> None:
 @pytest.mark.parametrize("length", [1, 7, 9, 15])
 @pytest.mark.parametrize("strict", [False, True])
 def test_length(length: int, strict: bool) -> None:
-    with pytest.raises(
-        DisassembleError, match=f"{length} bytes are not a whole number of 8-byte instructions"
-    ):
+    with pytest.raises(DisassembleError, match=f"{length} bytes are not a whole number of 8-byte instructions"):
         decode(bytes(length), strict=strict)
 
 

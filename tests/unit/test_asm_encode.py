@@ -109,9 +109,7 @@ def test_a_callback_counts_from_its_first_slot() -> None:
     assert raw[8:24].hex() == "18420000feffffff0000000000000000"
 
 
-@pytest.mark.parametrize(
-    ("jump", "far"), [(lambda: Ja("far"), 32767), (lambda: JEq.imm(R0, 0, "far"), 32767)], ids=["Ja", "JEq"]
-)
+@pytest.mark.parametrize(("jump", "far"), [(lambda: Ja("far"), 32767), (lambda: JEq.imm(R0, 0, "far"), 32767)], ids=["Ja", "JEq"])
 def test_reach_of_a_jump(jump: Callable[[], Insn], far: int) -> None:
     filler: list[Item] = [Mov.imm(R0, 0)] * far
     assert offs([jump(), *filler, label("far"), exit_()])[0] == 32767
@@ -140,18 +138,14 @@ def test_unknown_label() -> None:
 
 def test_label_defined_twice() -> None:
     first, second = label("out"), label("out")
-    with pytest.raises(
-        AssembleError, match=r"label 'out' is defined twice, first at .*test_asm_encode.py:\d+"
-    ) as caught:
+    with pytest.raises(AssembleError, match=r"label 'out' is defined twice, first at .*test_asm_encode.py:\d+") as caught:
         encode([first, exit_(), second, exit_()])
     assert caught.value.src_loc == second.loc
 
 
 def test_label_behind_the_last_instruction() -> None:
     end = label("end")
-    with pytest.raises(
-        AssembleError, match=r"no instruction follows label 'end', where Ja\('end'\) goes"
-    ) as caught:
+    with pytest.raises(AssembleError, match=r"no instruction follows label 'end', where Ja\('end'\) goes") as caught:
         encode([Ja("end"), exit_(), end])
     assert caught.value.src_loc == end.loc
 

@@ -25,9 +25,7 @@ def quickly(*argv: str) -> Args:
 
 @pytest.mark.parametrize("read", [quickly, slowly])
 def test_values(read: Callable[..., Args]) -> None:
-    args = read(
-        "tcp_*", "-d", "1.5", "udp_*", "--deny", "a", "--deny", "b", "--by", "syms", "--json", "-n", "7"
-    )
+    args = read("tcp_*", "-d", "1.5", "udp_*", "--deny", "a", "--deny", "b", "--by", "syms", "--json", "-n", "7")
     assert args.patterns == ["tcp_*", "udp_*"]
     assert (args.duration, args.deny, args.by, args.json, args.limit) == (1.5, ["a", "b"], "syms", True, 7)
     assert (args.all, args.pid, args.missing, args.buffer, args.explain) == (
@@ -123,9 +121,7 @@ def test_positive(text: str, value: int) -> None:
 
 
 # The last is longer than int() takes, and its own complaint is about int().
-@pytest.mark.parametrize(
-    "text", ["", "0", "-1", "+1", "1.0", "1_000", "0x10", "²", "٣", "1" * 13, "1" * 5000]
-)
+@pytest.mark.parametrize("text", ["", "0", "-1", "+1", "1.0", "1_000", "0x10", "²", "٣", "1" * 13, "1" * 5000])
 def test_no_positive_number(text: str) -> None:
     for convert, words in (
         (options.positive, "no whole number"),
@@ -195,6 +191,4 @@ def test_options_of_all_commands_have_help_and_their_own_flags() -> None:
         known: tuple[Option, ...] = (*command.OPTIONS, *options.COMMON)
         flags = [flag for option in known for flag in option.flags]
         assert len(set(flags)) == len(flags)
-        assert all(
-            option.help and (option.convert is None or option.choices or option.metavar) for option in known
-        )
+        assert all(option.help and (option.convert is None or option.choices or option.metavar) for option in known)

@@ -60,9 +60,7 @@ def test_comm(raw: bytes, text: str) -> None:
 
 def test_table() -> None:
     rows = [("tcp_ack", "1,234"), ("a\nb\x1b[m", "5")]
-    assert table(("FUNCTION", "COUNT"), rows, right=(1,)) == (
-        "FUNCTION      COUNT\ntcp_ack       1,234\na\\x0ab\\x1b[m      5"
-    )
+    assert table(("FUNCTION", "COUNT"), rows, right=(1,)) == ("FUNCTION      COUNT\ntcp_ack       1,234\na\\x0ab\\x1b[m      5")
     assert table(("A", "B"), []) == "A  B"
     # Nothing stands behind the last column.
     assert table(("A", "LONG"), [("x", "y")]) == "A  LONG\nx  y"

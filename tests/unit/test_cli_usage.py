@@ -192,9 +192,7 @@ UNWANTED = {
 }
 
 
-@pytest.mark.parametrize(
-    "argv", [["--help"], ["-h"], ["--version"], *([name, "--help"] for name in main.COMMANDS)]
-)
+@pytest.mark.parametrize("argv", [["--help"], ["-h"], ["--version"], *([name, "--help"] for name in main.COMMANDS)])
 def test_help_needs_no_kernel(argv: list[str]) -> None:
     done = rawkm(*argv, code=SPY)
     assert done.returncode == 0, done.stderr.decode()

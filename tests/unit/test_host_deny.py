@@ -41,9 +41,7 @@ def test_what_hangs_kernels_is_denied() -> None:
         assert deny.reason(name), name
 
 
-@pytest.mark.parametrize(
-    "name", [b"tcp_sendmsg", b"tcp_v4_connect", b"vfs_read", b"udp_sendmsg", b"do_sys_openat2"]
-)
+@pytest.mark.parametrize("name", [b"tcp_sendmsg", b"tcp_v4_connect", b"vfs_read", b"udp_sendmsg", b"do_sys_openat2"])
 def test_ordinary_functions_are_not(name: bytes) -> None:
     assert DenyList().reason(name) is None
 
@@ -55,9 +53,7 @@ def test_unsafe_keeps_what_is_no_function() -> None:
 
 
 def test_extra_rules() -> None:
-    deny = DenyList(
-        ["tcp_send*", "*_recvmsg", "*connect*", "udp_sendmsg", "vfs_[rw]*", "sys_?pen"], builtin=False
-    )
+    deny = DenyList(["tcp_send*", "*_recvmsg", "*connect*", "udp_sendmsg", "vfs_[rw]*", "sys_?pen"], builtin=False)
     names = [
         b"tcp_sendmsg",
         b"tcp_recvmsg",

@@ -92,11 +92,7 @@ def imports_of(path: Path) -> Iterator[Import]:
                 assert child.level == 0 and child.module, f"{path}: relative imports hide where they go"
                 for alias in child.names:
                     yield Import(path, f"{child.module}.{alias.name}", child.lineno, typing=typing, lazy=lazy)
-            elif (
-                isinstance(child, ast.If)
-                and isinstance(child.test, ast.Name)
-                and child.test.id == "TYPE_CHECKING"
-            ):
+            elif isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
                 for statement in child.body:
                     yield from walk(ast.Module([statement], []), True, lazy)
                 for statement in child.orelse:
@@ -112,9 +108,7 @@ IMPORTS = [found for path in sorted(PACKAGE.rglob("*.py")) for found in imports_
 
 
 def test_every_part_has_its_layer() -> None:
-    parts = {
-        path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
-    }
+    parts = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
     assert parts == set(HEIGHT)
 
 
@@ -147,9 +141,7 @@ def test_packages_that_most_users_need_not_have() -> None:
 
 def test_what_is_dear() -> None:
     described = OWNERS["construct"]
-    wrong = [
-        i for i in IMPORTS if i.module.partition(".")[0] in DEAR and not i.typing and i.unit not in described
-    ]
+    wrong = [i for i in IMPORTS if i.module.partition(".")[0] in DEAR and not i.typing and i.unit not in described]
     assert wrong == []
 
 

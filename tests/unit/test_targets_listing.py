@@ -31,9 +31,7 @@ ffffffffc0000304 __ftrace_invalid_address___64
 Row = tuple[bytes, bytes, int | None]
 
 
-def found(
-    text: bytes, *patterns: str, sites: bool = False, chunk: int = 1000
-) -> tuple[list[Row], list[bool]]:
+def found(text: bytes, *patterns: str, sites: bool = False, chunk: int = 1000) -> tuple[list[Row], list[bool]]:
     """The rows that are wanted, and which patterns gave something."""
     chunks = [text[i : i + chunk] for i in range(0, len(text), chunk)]
     entries, gave = match(chunks, [Pattern(p) for p in patterns], sites=sites)

@@ -125,11 +125,7 @@ def test_no_patterns(text: str) -> None:
     assert "\n" not in sentence.replace(text, "")
     assert len(sentence.replace(text, "")) < 200
     # It shows the part that is wrong.
-    assert any(
-        repr(part) in sentence or part.strip() in sentence
-        for part in (text, *text.split(":"))
-        if part or not text
-    )
+    assert any(repr(part) in sentence or part.strip() in sentence for part in (text, *text.split(":")) if part or not text)
 
 
 def test_globs_without_re() -> None:

@@ -65,7 +65,8 @@ def test_reasons(pattern: str, reason: str) -> None:
 def test_several_at_once_take_one_look() -> None:
     fake = machine(FUNCTIONS)
     assert why(fake, "udp_*", "tcp_notrace") == ["no traceable function matches", NOT_TRACEABLE]
-    assert fake.reads.count(KALLSYMS) == 1
+    # One for the reasons, and one before that: an exact name may be another name of a function.
+    assert fake.reads.count(KALLSYMS) == 2
 
 
 def test_nothing_is_read_when_nothing_is_missing() -> None:

@@ -47,9 +47,7 @@ FUNCTIONS = [
 BY_PLACE = {(f.name.decode(), f.address) for f in FUNCTIONS if f.site is not None and f.name != b"rcu_thing"}
 
 
-def chosen(
-    fake: FileKernel, *patterns: str, addresses: bool = False, deny: DenyList | None = None
-) -> Targets:
+def chosen(fake: FileKernel, *patterns: str, addresses: bool = False, deny: DenyList | None = None) -> Targets:
     targets = resolve(fake.kernel, [Pattern(text) for text in patterns], addresses=addresses, deny=deny)
     assert not fake.open_fds
     return targets

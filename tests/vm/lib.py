@@ -243,6 +243,7 @@ class Worker:
 
 # -- privileges and settings -----------------------------------------------------------------------------------
 
+
 def nobody(*capabilities: str) -> list[str]:
     """A prefix: as uid 65534, with exactly these capabilities ("bpf", "perfmon", "syslog", …)."""
     given = ",".join(["-all", *(f"+{cap}" for cap in capabilities)])

@@ -24,7 +24,6 @@ import _socket
 import _thread
 import os
 import sys
-import time
 from collections.abc import Callable
 
 _held: list[tuple[int, Callable[[], None]]] = []

@@ -51,4 +51,4 @@ SEC("kprobe/emit") int emit(u64 *registers)
 	return 0;
 }
 
-char license[] SEC("license") = "GPL";
+char _license[] SEC("license") = "GPL";

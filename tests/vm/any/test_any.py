@@ -54,7 +54,9 @@ def test_list(functions: dict[str, list[str]]) -> None:
     """The functions of the kernel's own list, with the symbol's address; what is not there, with near names."""
     done = rawkm("list", "tcp_v[46]_*", "tcp_v4_conect", "--json")
     assert done.status == 0, done
-    assert {row["function"] for row in done.of("target")} == {name for name in functions if name.startswith(("tcp_v4_", "tcp_v6_"))}
+    assert {row["function"] for row in done.of("target")} == {
+        name for name in functions if name.startswith(("tcp_v4_", "tcp_v6_"))
+    }
     for row in done.of("target"):
         assert list(row) == ["type", "function", "module", "address", "site"]
         assert row["address"] >> 40

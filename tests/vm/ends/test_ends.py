@@ -14,7 +14,12 @@ KPROBE = 2  # BPF_PROG_TYPE_KPROBE
 
 def test_signals_while_it_waits(tmp_path: Path) -> None:
     """SIGINT and SIGTERM, with and without a command. What was counted is printed, and the command is ended by SIGTERM."""
-    for number, what in ((signal.SIGINT, "count"), (signal.SIGTERM, "trace"), (signal.SIGTERM, "count"), (signal.SIGINT, "trace")):
+    for number, what in (
+        (signal.SIGINT, "count"),
+        (signal.SIGTERM, "trace"),
+        (signal.SIGTERM, "count"),
+        (signal.SIGINT, "trace"),
+    ):
         with Worker() as worker, Running(what, CALL, "--json", "--", *worker.argv, fds=worker.fds) as running:
             worker.do("getppid 20")
             done = running.end(number, timeout=10)

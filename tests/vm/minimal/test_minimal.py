@@ -29,7 +29,11 @@ def test_everything_works_and_no_mount_is_seen(tmp_path: Path) -> None:
                 done = running.end()
         assert done.status == 0, done
         assert done.summary["attached"] > 20
-        hits = done.counts["tcp_v4_connect"] if what == "count" else len([e for e in done.of("event") if e["function"] == "tcp_v4_connect"])
+        hits = (
+            done.counts["tcp_v4_connect"]
+            if what == "count"
+            else len([e for e in done.of("event") if e["function"] == "tcp_v4_connect"])
+        )
         assert hits == 25, done
         assert len(done.notes) == 2, done
     assert MOUNTS.read_text() == before

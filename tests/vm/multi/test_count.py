@@ -63,7 +63,10 @@ def _footer(done: Done, *, attached: int, hits: int) -> None:
 
 def test_rounds_add_up_to_the_hits() -> None:
     """-i: each round has its number, its time and its own hits; the last one what came after it."""
-    with Worker() as worker, Running("count", "tcp_v4_connect", "-i", "0.5", "--json", "--", *worker.argv, fds=worker.fds) as running:
+    with (
+        Worker() as worker,
+        Running("count", "tcp_v4_connect", "-i", "0.5", "--json", "--", *worker.argv, fds=worker.fds) as running,
+    ):
         for number in (5, 7, 11):
             worker.do(f"connect {number}")
             time.sleep(0.6)

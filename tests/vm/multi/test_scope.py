@@ -89,7 +89,7 @@ def test_in_a_pid_namespace_of_its_own_with_a_process(tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     with Worker() as stranger, Worker() as worker:
         stranger.start()
-        inside = f"{shlex.join(worker.argv)} & until [ -e {tmp_path}/held ]; do sleep 0.05; done; exec rawkm \"$@\" -p $!"
+        inside = f'{shlex.join(worker.argv)} & until [ -e {tmp_path}/held ]; do sleep 0.05; done; exec rawkm "$@" -p $!'
         prefix = [*IN_A_NAMESPACE, "sh", "-c", inside]
         with Running("count", "tcp_v4_connect", "--json", "--ready-file", str(ready), prefix=prefix, fds=worker.fds) as running:
             worker.do(*HELD)

@@ -65,7 +65,16 @@ def test_doctor_works() -> None:
     assert found["kprobe_multi"]["state"] == "no"
     is_the_cause(found["kprobe_multi"]["evidence"])
     assert found["kprobe_multi"]["help"]
-    for feature in "bpf maps", "tracing programs", "ring buffer", "perf buffer", "function list", "symbol addresses", "kernel BTF", "process trees":
+    for feature in (
+        "bpf maps",
+        "tracing programs",
+        "ring buffer",
+        "perf buffer",
+        "function list",
+        "symbol addresses",
+        "kernel BTF",
+        "process trees",
+    ):
         assert found[feature]["state"] == "yes", found[feature]
     text = rawkm("doctor")
     assert text.status == 3
@@ -99,4 +108,6 @@ def test_the_limit_of_locked_memory() -> None:
 def test_a_missing_capability_comes_first() -> None:
     for held, missing in ((["perfmon"], {"CAP_BPF"}), (["bpf"], {"CAP_PERFMON"}), ([], {"CAP_BPF", "CAP_PERFMON"})):
         sentence = rawkm("count", "tcp_v4_connect", "-d", "1", prefix=nobody(*held)).refused(3)
-        assert {cap for cap in ("CAP_BPF", "CAP_PERFMON", "CAP_SYS_ADMIN", "CAP_SYS_RESOURCE") if cap in sentence} == missing, sentence
+        assert {cap for cap in ("CAP_BPF", "CAP_PERFMON", "CAP_SYS_ADMIN", "CAP_SYS_RESOURCE") if cap in sentence} == missing, (
+            sentence
+        )

@@ -27,7 +27,9 @@ def test_bpf_and_perfmon_are_enough_for_a_name() -> None:
     assert isinstance(done.summary["recursion_misses"], int)
     with Worker() as worker:
         worker.start()
-        with Running("trace", "tcp_v4_connect", "--json", "-p", str(worker.pid), "--ready-file", "/tmp/rights", prefix=user) as running:
+        with Running(
+            "trace", "tcp_v4_connect", "--json", "-p", str(worker.pid), "--ready-file", "/tmp/rights", prefix=user
+        ) as running:
             running.until("/tmp/rights")
             worker.do("fork connect 3", "connect 1")
             worker.stop()

@@ -18,9 +18,7 @@ from rawkm.uapi.constants import AttachType
 
 from ..lib import KERNEL, setting, text_symbols
 
-SPEC = ProgramSpec(
-    "empty", ProgType.KPROBE, attach_type=AttachType.TRACE_KPROBE_MULTI, insns=[Mov.imm(R0, 0), exit_()]
-)
+SPEC = ProgramSpec("empty", ProgType.KPROBE, attach_type=AttachType.TRACE_KPROBE_MULTI, insns=[Mov.imm(R0, 0), exit_()])
 
 
 @pytest.fixture
@@ -49,7 +47,15 @@ def good(functions: dict[str, list[str]], symbols: dict[str, int]) -> list[str]:
 def bad(functions: dict[str, list[str]], symbols: dict[str, int]) -> list[str]:
     """Functions that cannot: in kallsyms, not in the kernel's list, and no other name of one that is."""
     listed = {symbols[name] for name in functions if name in symbols}
-    names = ("native_sched_clock", "do_syscall_64", "exc_page_fault", "asm_exc_page_fault", "memcpy", "memset", "entry_SYSCALL_64")
+    names = (
+        "native_sched_clock",
+        "do_syscall_64",
+        "exc_page_fault",
+        "asm_exc_page_fault",
+        "memcpy",
+        "memset",
+        "entry_SYSCALL_64",
+    )
     return [name for name in names if name in symbols and name not in functions and symbols[name] not in listed]
 
 

@@ -71,7 +71,9 @@ def test_a_limit_on_two_processors() -> None:
 def test_a_tree_on_two_processors() -> None:
     """Children forked on one, running on the other; a stranger meanwhile."""
     stranger = threading.Thread(target=both, args=("connect", 20))
-    many = " & ".join(" ".join(work(*words)) for words in (["fork", "connect", "7"], ["thread", "connect", "5"], ["grand", "connect", "3"]) * 3)
+    many = " & ".join(
+        " ".join(work(*words)) for words in (["fork", "connect", "7"], ["thread", "connect", "5"], ["grand", "connect", "3"]) * 3
+    )
     with Worker() as worker:
         with Running("count", "tcp_v4_connect", "--json", "--", *worker.argv, fds=worker.fds) as running:
             worker.do("connect 1")
