@@ -5,7 +5,8 @@ from __future__ import annotations
 from errno import EINVAL, EMFILE, ENOENT, EOPNOTSUPP, ESRCH
 from time import perf_counter
 
-from rawkm.errors import AttachError, Culprit, NotSupportedError, UsageError
+from rawkm.errors import AttachError, Culprit, NotSupportedError, SyscallError, UsageError
+from rawkm.host import sysctl
 from rawkm.link import kprobe_multi
 
 TYPE_CHECKING = False
@@ -14,10 +15,12 @@ if TYPE_CHECKING:
 
     from rawkm.link.kprobe_multi import KprobeMultiLink
     from rawkm.prog import Program
+    from rawkm.syscall.kernel import Kernel
     from rawkm.targets import Target
 
     # A target with its index, which is its cookie.
     Numbered = Sequence[tuple[int, Target]]
+    Search = Callable[[Program, Numbered, str, bool, Callable[[], None]], dict[int, Culprit]]
 
 AUTO, ADDRS, SYMS = "auto", "addrs", "syms"
 
@@ -49,18 +52,16 @@ class Attachment:
         self.syscall_ms = syscall_ms
 
 
-def choose(targets: Sequence[Target], by: str) -> str:
+def choose(kernel: Kernel, targets: Sequence[Target], by: str) -> str:
     """ADDRS or SYMS: addresses, which are never ambiguous, when all are known.
 
     Raises NotSupportedError for ADDRS when some are hidden, UsageError for SYMS when a name stands for several targets.
     """
     addressed = None not in [target.address for target in targets]
     if by == ADDRS and not addressed:
-        raise NotSupportedError(
-            "attaching by addresses",
-            "symbol addresses are hidden",
-            help="use --by syms, or give CAP_SYSLOG (kernel.kptr_restrict)",
-        )
+        restrict = sysctl.number(kernel, "kernel/kptr_restrict")
+        help = "kernel.kptr_restrict is 2, which hides them from everybody" if restrict == 2 else "CAP_SYSLOG shows them"
+        raise NotSupportedError("attaching by addresses", "symbol addresses are hidden", help=f"{help}; --by syms needs none")
     if by == SYMS or (by == AUTO and not addressed):
         seen: set[str] = set()
         for target in targets:
@@ -72,17 +73,24 @@ def choose(targets: Sequence[Target], by: str) -> str:
 
 
 def attach(
-    prog: Program, targets: Sequence[Target], *, by: str = AUTO, cookies: bool = True, retprobe: bool = False
+    prog: Program,
+    targets: Sequence[Target],
+    *,
+    by: str = AUTO,
+    cookies: bool = True,
+    retprobe: bool = False,
+    step: Callable[[], None] = lambda: None,
 ) -> Attachment:
     """One link on all ``targets`` that the kernel takes. With ``cookies``, that of each is its index in ``targets``.
 
-    A refused batch is searched for the culprits, and the rest is attached. Raises AttachError when nothing is left or the kernel
-    refuses for another reason, NotSupportedError when it cannot do kprobe_multi at all.
+    A refused batch is searched for the culprits, and the rest is attached. That may take many calls: ``step`` is called before
+    each, and may raise to end it. Raises AttachError when nothing is left or the kernel refuses for another reason,
+    NotSupportedError when it cannot do kprobe_multi at all.
     """
-    form = choose(targets, by)
+    form = choose(prog.kernel, targets, by)
     left = list(enumerate(targets))
     culprits: list[Culprit] = []
-    searches = [_by_names, _by_attaching]
+    searches: list[Search] = [_by_symbols, _by_names, _by_attaching]
     while True:
         try:
             link, seconds = _link(prog, left, form, cookies, retprobe)
@@ -92,7 +100,7 @@ def attach(
                 _raise_if_unsupported(prog, err)
             found: dict[int, Culprit] = {}
             while searches and not found and err.errno in _SPOILED:
-                found = searches.pop(0)(prog, left, form, retprobe)
+                found = searches.pop(0)(prog, left, form, retprobe, step)
             culprits += found.values()
             left = [(index, target) for index, target in left if index not in found]
             if not found or not left:
@@ -128,7 +136,23 @@ def _raise_if_unsupported(prog: Program, err: AttachError) -> None:
 # -- finding culprits ----------------------------------------------------------------------------------------------------------
 
 
-def _by_names(prog: Program, targets: Numbered, _form: str, retprobe: bool) -> dict[int, Culprit]:
+def _by_symbols(prog: Program, targets: Numbered, _form: str, _retprobe: bool, _step: Callable[[], None]) -> dict[int, Culprit]:
+    """Names that are no symbols at all: one look at kallsyms, whose names everybody may read, finds them all."""
+    from rawkm.host import kallsyms
+
+    wanted = {target.name.encode("utf-8", "surrogateescape") for _, target in targets}
+    try:
+        known = {name for _, name, _ in kallsyms.functions(prog.kernel) if name in wanted}
+    except SyscallError:
+        return {}
+    return {
+        index: Culprit(target.label, ESRCH, "the kernel has no function of this name")
+        for index, target in targets
+        if target.name.encode("utf-8", "surrogateescape") not in known
+    }
+
+
+def _by_names(prog: Program, targets: Numbered, _form: str, retprobe: bool, step: Callable[[], None]) -> dict[int, Culprit]:
     """Asks for names while no fd can be made: EMFILE says that every name resolved, ESRCH that one did not. Nothing is attached.
 
     The kernel resolves the names before it makes the fd, and makes the fd before it attaches (6.12, 7.2). Only names that stand
@@ -142,6 +166,7 @@ def _by_names(prog: Program, targets: Numbered, _form: str, retprobe: bool) -> d
     soft, hard = kernel.rlimit(_RLIMIT_NOFILE)
 
     def probe(some: Numbered) -> int:
+        step()
         kernel.rlimit(_RLIMIT_NOFILE, (0, hard))
         try:
             kprobe_multi.attach(prog, syms=[t.name for _, t in some], retprobe=retprobe).close()
@@ -154,10 +179,11 @@ def _by_names(prog: Program, targets: Numbered, _form: str, retprobe: bool) -> d
     return _search(unique, probe)
 
 
-def _by_attaching(prog: Program, targets: Numbered, form: str, retprobe: bool) -> dict[int, Culprit]:
+def _by_attaching(prog: Program, targets: Numbered, form: str, retprobe: bool, step: Callable[[], None]) -> dict[int, Culprit]:
     """Attaches and detaches parts: slow, but it finds whatever the kernel refuses."""
 
     def probe(some: Numbered) -> int:
+        step()
         try:
             link, _ = _link(prog, some, form, False, retprobe)
         except AttachError as err:

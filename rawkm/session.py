@@ -13,7 +13,7 @@ from rawkm.programs.locate import AddressTable, Cookie
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Self
 
     from rawkm.backend import Attachment
@@ -102,14 +102,16 @@ class Session:
 
     # -- life ------------------------------------------------------------------------------------------------------------------
 
-    def attach(self, *, by: str = backend.AUTO) -> None:
-        """Loads the program and attaches it; nothing is recorded yet. Raises NotSupportedError where the kernel or container
-        forbids it, AttachError when no target is left."""
+    def attach(self, *, by: str = backend.AUTO, step: Callable[[], None] = lambda: None) -> None:
+        """Loads the program and attaches it; nothing is recorded yet. ``step``: as in backend.attach.
+
+        Raises NotSupportedError where the kernel or container forbids it, AttachError when no target is left.
+        """
         start = perf_counter()
         self._prog = self._load()
         self._switch = self._map(self._prog.maps[common.SWITCH.name], writable=True)
         self._opened(self._prog.maps)
-        self._attachment = backend.attach(self._prog, self.targets, by=by, cookies=self._cookies)
+        self._attachment = backend.attach(self._prog, self.targets, by=by, cookies=self._cookies, step=step)
         self.account.attach_ms = (perf_counter() - start) * 1e3
         self.account.backend = self._attachment.backend
         self.account.attached = self._attachment.attached

@@ -107,7 +107,8 @@ class _Linter:
 
     def _add(self, level: str, code: str, index: int, text: str) -> None:
         insn = self._slots[index] if index < len(self._slots) else None
-        self._findings.append(Finding(level, code, index, insn and insn.loc, text))
+        loc = None if insn is None else insn.loc
+        self._findings.append(Finding(level, code, index, loc, text))
 
     def _resolve(self, program: tuple[Item, ...]) -> None:
         """Slots with distances instead of labels."""
@@ -149,6 +150,11 @@ class _Linter:
 
     def _insns(self) -> Iterator[tuple[int, Insn]]:
         return ((at, insn) for at, insn in enumerate(self._slots) if insn is not None)
+
+    def _at(self, slot: int) -> Insn:
+        insn = self._slots[slot]
+        assert insn is not None
+        return insn
 
     def _split(self) -> None:
         """Where subprograms start: where something calls or points to."""
@@ -208,8 +214,7 @@ class _Linter:
             if seen[at]:
                 continue
             seen[at] = 1
-            insn = self._slots[at]
-            assert insn is not None
+            insn = self._at(at)
             todo += [to for to in self._next(insn, at) if not seen[to]]
             to = _subprogram(insn, at)
             if to is not None:
@@ -263,8 +268,7 @@ class _Linter:
 
         while todo:
             at = todo.pop()
-            insn = self._slots[at]
-            assert insn is not None
+            insn = self._at(at)
             mask = unset[at]
             event = _event(insn, mask)
             if event is None and insn.opcode == opcodes.EXIT and strict and mask & 1 and at < main_end:
@@ -310,17 +314,15 @@ class _Linter:
             if at in events:
                 first.add(at)
                 continue
-            insn = self._slots[at]
-            assert insn is not None
+            insn = self._at(at)
             todo += self._next(insn, at)
-            to = _subprogram(insn, at)
-            if to is not None:
-                todo.append(to)
+            start = _subprogram(insn, at)
+            if start is not None:
+                todo.append(start)
         return first
 
     def _is_doomed(self, at: int, doomed: set[int]) -> bool:
-        insn = self._slots[at]
-        assert insn is not None
+        insn = self._at(at)
         following = self._next(insn, at)
         onward = bool(following) and all(to in doomed for to in following)
         if insn.opcode == opcodes.CALL and insn.src != opcodes.CALL_HELPER:

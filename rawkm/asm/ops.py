@@ -3,9 +3,9 @@
 Operands come in the order of an assignment, destination first. Jumps take a label's name or a distance in
 slots, counted from the next slot. Registers are ``R0`` to ``R10`` (R10: the frame pointer, read-only), and
 for the arguments of a call from the sixth on ``R11`` (Linux 7.2): ``store(R11, -8, R1, DW)`` passes the first
-of them on, ``load(R1, R11, 8, DW)`` reads the function's own. Sizes are ``B H W DW`` (1, 2, 4, 8 bytes). Names that end in 32 work on the low halves and clear the upper half
-of the destination; their jumps compare the low halves. A register, size, offset or immediate out of range
-raises AssembleError.
+of them on, ``load(R1, R11, 8, DW)`` reads the function's own. Sizes are ``B H W DW`` (1, 2, 4, 8 bytes).
+Names that end in 32 work on the low halves and clear the upper half of the destination; their jumps compare
+the low halves. A register, size, offset or immediate out of range raises AssembleError.
 """
 
 from __future__ import annotations

@@ -132,7 +132,8 @@ class _Parser:
             text = _BLOCK_COMMENT.sub(lambda found: "\n" * found[0].count("\n") or " ", text)
         if _NUMBERED_USE.search(text):
             self._numbered = {}
-        file, append, seen = self._file, self._items.append, {}
+        file, append = self._file, self._items.append
+        seen: dict[str, Made | tuple[()]] = {}
         for number, line in enumerate(text.split("\n"), 1):
             made = seen.get(line)
             if made is None:
@@ -375,7 +376,7 @@ class _Parser:
         numbers: dict[str, int] = {}
         type: str | int = ""
         for word in words[1:]:
-            key, is_pair, value = word.partition("=")
+            key, _, value = word.partition("=")
             if key == "type" and value:
                 type = integer(value) if value[0].isdigit() else value
             elif key in _MAP_NUMBERS and value:
@@ -384,7 +385,7 @@ class _Parser:
                     raise AssembleError(f"{key} {numbers[key]} is outside 0..{0xFFFFFFFF}")
             else:
                 known = ", ".join(("type", *_MAP_NUMBERS))
-                raise AssembleError(f".map knows {known}, each with a value, not {word}{'' if is_pair else ' '}".rstrip())
+                raise AssembleError(f".map knows {known}, each with a value, not {word}")
         if type == "":
             raise AssembleError(f"map {name!r} needs a type")
         self._maps[name] = MapDecl(name, type, loc=(self._file, self._line), **numbers)

@@ -37,7 +37,7 @@ class _Operands(dict[str, "tuple[str, int]"]):
 
     def __missing__(self, text: str) -> tuple[str, int]:
         kind = _KINDS.get(text[0], _NUMBER)
-        if kind == _REGISTER or kind == _HALF:
+        if kind in (_REGISTER, _HALF):
             found = kind, int(text[1:])
         else:
             found = kind, integer(text)

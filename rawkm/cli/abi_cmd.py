@@ -7,7 +7,7 @@ import sys
 from rawkm.cli import options
 from rawkm.cli.args import Args
 from rawkm.cli.output import count_of, plain
-from rawkm.errors import BTFError, UsageError
+from rawkm.errors import BTFError, NotSupportedError, SyscallError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -148,7 +148,13 @@ def _check(args: Args, kernel: Kernel) -> int:
     from rawkm.uapi import compare
 
     path = args.btf or VMLINUX
-    report = compare.check(_btf(kernel, path))
+    try:
+        btf = _btf(kernel, path)
+    except SyscallError as err:
+        if args.btf:
+            raise
+        raise NotSupportedError("the kernel's BTF", str(err), help="--btf FILE takes that of another kernel") from None
+    report = compare.check(btf)
     wrong = report.of(compare.WRONG)
     # Tables in which something is wrong need not make definitions, which know the releases.
     since = {} if wrong else {finding: _since(finding) for finding in report.findings}

@@ -23,6 +23,7 @@ COMMANDS = {
     "count": "count hits per function",
     "trace": "print one line per hit",
     "doctor": "tell what this kernel and container allow, with evidence",
+    "abi": "show the layouts of bpf(2), check them against kernels, decode attrs",
 }
 
 DONE, FAILED, USAGE, NOT_SUPPORTED = 0, 1, 2, 3
@@ -104,7 +105,9 @@ def _parse(name: str, module: ModuleType, rest: list[str]) -> Args:
             raise UsageError("no command follows the --")
     known = (*module.OPTIONS, *options.COMMON)
     positional = None if name == "doctor" else "patterns"
-    values = args.quick(rest, known, positional)
+    # A command with actions of its own reads what follows itself.
+    own = getattr(module, "parse", None)
+    values: Args | None = args.quick(rest, known, positional) if own is None else own(rest)
     if values is None:
         values = args.full(
             rest,

@@ -53,6 +53,7 @@ def _nothing(targets: Targets) -> str:
 
 
 def _listed(rejected: list[Rejected]) -> str:
-    texts = [f"{r.name} ({r.reason})" for r in rejected[:_FEW]]
-    more = f" and {len(rejected) - _FEW:,} more" if len(rejected) > _FEW else ""
-    return "; ".join(texts) + more
+    # Several functions of one name for the same reason are said once.
+    texts = list(dict.fromkeys(f"{r.name} ({r.reason})" for r in rejected))
+    more = f" and {len(texts) - _FEW:,} more" if len(texts) > _FEW else ""
+    return "; ".join(texts[:_FEW]) + more

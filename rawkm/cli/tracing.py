@@ -78,7 +78,7 @@ def trace_with(
                 command = _start(args, tree)
             with make_session(targets.ok, tree) as session:
                 _interrupted(stops)
-                session.attach(by=args.by)
+                session.attach(by=args.by, step=Patience(stops))
                 # Only now: if it had failed, what was left out would not matter.
                 for remark in remarks:
                     note(remark)
@@ -151,6 +151,23 @@ def _report_culprits(args: Args, session: Session) -> None:
 def _interrupted(stops: Stops) -> None:
     if stops.signalled:
         raise RawkmError("interrupted before anything was attached")
+
+
+class Patience:
+    """Called at each step of a search for functions that the kernel refuses: says so when it takes long, lets Ctrl-C end it."""
+
+    def __init__(self, stops: Stops) -> None:
+        self._stops = stops
+        self._started: float | None = None
+
+    def __call__(self) -> None:
+        _interrupted(self._stops)
+        now = perf_counter()
+        if self._started is None:
+            self._started = now
+        elif self._started and now - self._started > 1:
+            note("the kernel refuses some of these functions: looking for them (Ctrl-C ends this)")
+            self._started = 0.0
 
 
 def note(text: str) -> None:

@@ -6,6 +6,7 @@ What is generated is checked: tables, constants, packed. Definitions take their 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -86,6 +87,7 @@ def check(btf: Types) -> Report:
         findings += found
         members += agreeing
     findings += _check_packed(btf)
+    findings += _check_masks(btf)
     found, enumerators = _check_enums(btf)
     findings += found
     return Report(tuple(findings), members, enumerators)
@@ -199,6 +201,18 @@ def _check_packed(btf: Types) -> Iterator[Finding]:
             ours, there = layout.offset(path), theirs.get(path)
             if there is not None and there != ours:
                 yield Finding(WRONG, f"{_c_name(name)}, packed {layout.name}", path, ours, there)
+
+
+def _check_masks(btf: Types) -> Iterator[Finding]:
+    """The constants that are masks of bit-fields, in words of 64 bits."""
+    for namespace, struct in ((constants.PerfAttrFlag, "perf_event_attr"), (constants.PerfMmapCap, "perf_event_mmap_page")):
+        places = _struct(btf, struct)[1]
+        for name, mask in names.members(namespace).items():
+            if (at := places.get(f"{name} (bits)")) is not None:
+                low = at[0] % 64 if sys.byteorder == "little" else 64 - at[0] % 64 - at[1]
+                there = ((1 << at[1]) - 1) << low
+                if mask != there:
+                    yield Finding(WRONG, f"constants.{namespace.__name__}", name, mask, there)
 
 
 # -- enums ---------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from pathlib import Path
 
 SOURCES = Path(__file__).parent / "sources"
 # (optimization, instruction set, seed of the constants)
-VARIANTS = [("O2", "v1", 1), ("O2", "v2", 2), ("O2", "v4", 3), ("O0", "v3", 4), ("Os", "v4", 5)]
+VARIANTS = [("O2", "v1", 1), ("Os", "v2", 2), ("O0", "v3", 3), ("O2", "v4", 4)]
 # Their programs have BPF objects inside.
 PACKAGES = ("libbpf-tools", "xdp-tools", "bpftool")
 

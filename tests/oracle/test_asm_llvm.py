@@ -91,16 +91,37 @@ def test_what_is_printed_is_what_objdump_prints(objects: list[Path]) -> None:
         for insn, line in zip(program, lines, strict=True):
             if insn.opcode == asm.opcodes.CALL and insn.src:
                 continue  # printed as a helper's, see left_out
-            assert asm.format_insn(insn) == re.sub(r" <[^>]*>$", "", line).replace("\t", " ")
+            assert asm.format_insn(insn) == re.sub(r" <[^<>]*>$", "", line).replace("\t", " ")
         seen |= words(raw)
     assert len(seen) >= DISTINCT
+
+
+def without_far_calls(raw: bytes) -> bytes:
+    """A section with exit for calls that lead out of it.
+
+    A loader has yet to put the section with the subprogram behind this one. Without a label there is no way
+    to say a call in LLVM's text, and there is no place for a label here.
+    """
+    program = asm.decode(raw, byteorder="little")
+    starts = set()
+    at = 0
+    for insn in program:
+        starts.add(at)
+        at += insn.slots
+    at = 0
+    for index, insn in enumerate(program):
+        if (insn.opcode, insn.src) == (asm.opcodes.CALL, asm.opcodes.CALL_SUB) and at + 1 + insn.imm not in starts:
+            program[index] = asm.exit_()
+        at += insn.slots
+    return asm.encode(program, byteorder="little")
 
 
 def test_what_is_printed_is_assembled(objects: list[Path], tmp_path: Path) -> None:
     """With labels, without which LLVM cannot call a subprogram."""
     seen: set[bytes] = set()
     for path in objects:
-        for raw in sections(path.read_bytes()):
+        for section in sections(path.read_bytes()):
+            raw = without_far_calls(section)
             text = asm.format(asm.decode(raw, byteorder="little"), labels=True)
             assert assembled(text, tmp_path) == raw, path
             seen |= words(raw)
@@ -191,7 +212,7 @@ r1 = *(u8*)(r6-4)
 lock *(u32 *)(r10 - 8) += r1
 r1 = 1; r2 = 2 # comment
 r3 = 3 // comment
-r4 = /* comment */ 4
+r4 = 4 /* comment */
 R1 = 1
 if r1 s> -5 goto 3
 goto 2

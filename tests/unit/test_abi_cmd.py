@@ -14,7 +14,7 @@ import pytest
 
 from rawkm.btf.build import Builder
 from rawkm.cli import abi_cmd
-from rawkm.errors import BTFError, SyscallError, UsageError
+from rawkm.errors import BTFError, NotSupportedError, SyscallError, UsageError
 from rawkm.uapi import layouts, show, tables
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -173,6 +173,8 @@ def test_files_that_are_no_btf() -> None:
         abi("check", "--btf", "f", f=b"\x7fELF" + bytes(60))
     with pytest.raises(SyscallError):
         abi("check", "--btf", "nowhere")
+    with pytest.raises(NotSupportedError, match=r"the kernel's BTF: .*ENOENT; --btf FILE takes"):
+        abi("check")
 
 
 # -- decode --------------------------------------------------------------------------------------------------

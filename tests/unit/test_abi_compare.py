@@ -142,6 +142,25 @@ def test_a_constant_changed_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
         names.members.cache_clear()
 
 
+def test_masks_of_bit_fields(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rawkm.uapi import names
+
+    def add(b: Builder) -> None:
+        u64 = b.integer("u64", 8)
+        b.composite("perf_event_attr", 48, [("disabled", u64, 320, 1), ("precise_ip", u64, 335, 2)])
+
+    assert not states(kernel(*RIGHT, extend=add), WRONG)
+    right = constants.PerfAttrFlag.precise_ip
+    monkeypatch.setattr(constants.PerfAttrFlag, "precise_ip", right >> 1)
+    names.members.cache_clear()
+    try:
+        assert states(kernel(*RIGHT, extend=add), WRONG) == [
+            Finding(WRONG, "constants.PerfAttrFlag", "precise_ip", right >> 1, right)
+        ]
+    finally:
+        names.members.cache_clear()
+
+
 def test_a_renamed_field_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     renamed = [("map_typo" if p == "map_type" else p, at, size, type) for p, at, size, type in tables.ATTR[0]]
     monkeypatch.setattr(tables, "ATTR", (tuple(renamed), *tables.ATTR[1:]))

@@ -318,3 +318,15 @@ def test_names_and_types_outside() -> None:
         btf.type(3)
     with pytest.raises(BTFError, match="no BTF type -1"):
         btf.type(-1)
+
+
+def test_leaves_know_types_and_bits() -> None:
+    btf, ids = small()
+    leaves = btf.leaves("task_struct")
+    assert set(leaves) == set(btf.flatten("task_struct"))
+    iowait = leaves["in_iowait"]
+    assert (iowait.bit_offset, iowait.bits, iowait.type) == (33, 1, ids["u32"])
+    assert (leaves["comm"].bit_offset, leaves["comm"].bits, leaves["comm"].type) == (128, 0, ids["comm"])
+    assert btf.leaves("bpf_attr")["link_create.kprobe_multi.cnt"].bit_offset == 160
+    with pytest.raises(BTFError, match="has no members"):
+        btf.leaves(ids["int"])

@@ -115,3 +115,25 @@ def test_a_newer_header_may_add_but_not_change() -> None:
     assert tool.check("7.3.0", old + "    Z = 2\n", old) == 0
     assert tool.check("7.3.0", old.replace("0xFF", "0xFE"), old) == 1
     assert tool.check("7.3.0", old.replace("    X = 1\n", ""), old) == 1
+    # tables.py: members, bit-fields and enumerators.
+    table = """headers of Linux 7.2.1; do
+ATTR: tuple[Members, ...] = (
+    (
+        ("map_type", 0, 4, "u"),
+    ),
+    (("enable_stats.type", 0, 4, "u"),),
+STRUCTS: dict[str, tuple[int, Members]] = {
+    "bpf_prog_info": (
+        232,
+        (
+            ("type", 0, 4, "u"),
+BITS: dict[str, Bits] = {
+    "bpf_prog_info": (("gpl_compatible", 672, 1),),
+ENUMS: tuple[tuple[str, Enumerators], ...] = (
+        (("BPF_MAY_GOTO", 0),),
+"""
+    assert len(tool.committed_values(table)) == 5
+    assert tool.check("7.3.0", table.replace("232", "240") + '        ("BPF_NEW", 7),\n', table) == 0
+    for gone in ('"map_type", 0', '"enable_stats.type", 0', '("type", 0, 4', '"gpl_compatible", 672', '"BPF_MAY_GOTO", 0'):
+        assert tool.check("7.3.0", table.replace(gone, gone.replace("0", "8").replace("672", "673")), table) == 1
+        assert tool.check("7.3.0", table.replace(gone, gone.replace('"', '"x', 1)), table) == 1

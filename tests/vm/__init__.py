@@ -5,6 +5,7 @@ multi    kernels with kprobe_multi    tools/vm run -k 6.12 -- python3 -m pytest 
 ends     the same: ends, all at once  tools/vm run -k 6.12 -- python3 -m pytest tests/vm/ends
 rights   the same: who may what       tools/vm run -k 6.12 -- python3 -m pytest tests/vm/rights
 smp      two processors               tools/vm run -k 6.12 --smp 2 -- python3 -m pytest tests/vm/smp
+cost     6.12, one processor          tools/vm run -k 6.12 -- python3 -m pytest tests/vm/cost
 minimal  nothing is mounted           tools/vm run -k 6.12 --minimal -- python3 -m pytest tests/vm/minimal
 old      kernels without              tools/vm run -k 6.1 -- python3 -m pytest tests/vm/old
 

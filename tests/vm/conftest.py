@@ -38,6 +38,7 @@ GUESTS: dict[str, tuple[str, Callable[[], bool]]] = {
     "rights": _MULTI,
     "smp": ("-k 6.12 or -k 7.2, with --smp 2", lambda: _with_kprobe_multi() and os.cpu_count() == 2),
     "minimal": ("with --minimal, -k 6.12 or -k 7.2", lambda: _with_kprobe_multi() and not _mounted("tracefs")),
+    "cost": ("-k 6.12, with one processor", lambda: _release() == (6, 12) and os.cpu_count() == 1),
     "old": ("-k 6.1 or -k 5.10", lambda: not _with_kprobe_multi()),
 }
 

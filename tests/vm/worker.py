@@ -13,6 +13,7 @@ spawn COMMAND     in a child that executes another program
 hold KIND COMMAND makes a thread, a fork or a grand (whose parent stays alive) now, which does it at "release"
 release           lets all that wait go on, and waits for them
 busy N            N times: a connection, a child, a child that executes another program, a few files
+become            a thread that is not the first executes this program anew, with the same orders
 stubborn          ignores SIGTERM from now on
 
 No module is imported that the start of a process need not wait for.
@@ -159,6 +160,12 @@ def release() -> None:
         _held.pop()[1]()
 
 
+def become() -> None:
+    """The answer comes from the new program."""
+    in_thread(lambda: os.execv(sys.executable, [sys.executable, "-S", "-E", *sys.argv, "again"]))()
+    raise OSError("still here")
+
+
 def perform(words: list[str]) -> None:
     verb, rest = words[0], words[1:]
     if verb == "connect":
@@ -181,6 +188,8 @@ def perform(words: list[str]) -> None:
         hold(rest[0], rest[1:])
     elif verb == "release":
         release()
+    elif verb == "become":
+        become()
     elif verb == "stubborn":
         import signal
 
@@ -204,4 +213,6 @@ if __name__ == "__main__":
     if sys.argv[1] == "-":
         perform(sys.argv[2:])
     else:
+        if sys.argv[3:] == ["again"]:
+            os.write(int(sys.argv[2]), b"ok\n")
         obey(int(sys.argv[1]), int(sys.argv[2]))

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ..lib import ids, nobody, rawkm
+from ..lib import ids, nobody, rawkm, setting
 
 COMMANDS = ("list", "count", "trace", "doctor")
 
@@ -32,12 +32,10 @@ def test_help() -> None:
 
 
 def test_help_imports_little() -> None:
-    code = "import sys; sys.argv[1:] = {!r}; from rawkm.__main__ import main; main(); print(sorted(sys.modules))"
+    code = "import sys; sys.argv[1:] = {!r}; import atexit; atexit.register(lambda: print(sorted(sys.modules))); from rawkm.__main__ import main; main()"
     for argv in ["--help"], ["count", "--help"]:
-        try:
-            text = subprocess.run([sys.executable, "-c", code.format(argv)], capture_output=True, text=True, check=False).stdout
-        finally:
-            pass
+        text = subprocess.run([sys.executable, "-c", code.format(argv)], capture_output=True, text=True, check=False).stdout
+        assert "rawkm.cli" in text
         for module in "construct", "pyroute2", "hypothesis":
             assert f"'{module}'" not in text
 
@@ -102,6 +100,22 @@ def test_doctor() -> None:
         assert check["feature"] in text.out
         assert check["evidence"] in text.out
     assert {kind: ids(kind) for kind in before} == before
+
+
+def test_what_json_means_is_documented() -> None:
+    """Each key of list --json and doctor --json stands in the help."""
+    for argv in ["list", "tcp_v4_connect", "tcp_v4_conect"], ["doctor"]:
+        text = rawkm(argv[0], "--help").out
+        rows = rawkm(*argv, "--json").rows
+        keys = {key for row in rows for key in row} | {key for row in rows for check in row.get("checks", ()) for key in check}
+        assert [key for key in sorted(keys) if f'"{key}"' not in text] == []
+
+
+def test_doctor_with_ftrace_switched_off() -> None:
+    """Then nothing fires, though everything can be attached."""
+    with setting("kernel/ftrace_enabled", 0):
+        assert "ftrace_enabled is 0" in rawkm("doctor").out
+    assert "ftrace_enabled is 0" not in rawkm("doctor").out
 
 
 def test_doctor_without_any_capability() -> None:

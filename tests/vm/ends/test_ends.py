@@ -134,6 +134,13 @@ def test_the_commands_output() -> None:
         assert done.summary["command_status"] == 0
 
 
+def test_the_commands_input() -> None:
+    """Left alone, too."""
+    with open("/proc/version", "rb") as file, Running("count", CALL, "--", "cat", stdin=file) as running:
+        done = running.end()
+    assert done.out.startswith("Linux version "), done
+
+
 def test_a_reader_that_has_enough() -> None:
     """stdout is closed early, as by head: no complaint, nothing left."""
     read, write = os.pipe()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from pathlib import Path
@@ -22,6 +23,24 @@ def test_exact_for_a_command_by_addresses_and_by_names() -> None:
         assert summary["backend"] == backend
         assert summary["dropped"] == summary["missed"] == summary["recursion_misses"] == 0
         assert summary["command_status"] == 0
+
+
+def test_the_command_is_counted_from_its_first_moment_to_its_last() -> None:
+    """It starts when everything is attached, and what it does when it dies is counted."""
+    for what in "count", "trace":
+        done = rawkm(what, "__x64_sys_execve", "do_exit", "--json", "--", "true")
+        assert done.status == 0, done
+        assert done.summary["hits"] == 2, done
+
+
+def test_one_rawkm_in_another() -> None:
+    """Both count the same function at the same time, and each is right."""
+    inner = ["rawkm", "count", "tcp_v4_connect", "--json", "--", *work("connect", str(N))]
+    done = rawkm("count", "tcp_v4_connect", "--json", "--", *inner)
+    assert done.counts == {"tcp_v4_connect": N}, done
+    assert done.summary["recursion_misses"] == 0
+    row = next(line for line in done.err.splitlines() if line.startswith('{"type":"count"'))
+    assert json.loads(row)["count"] == N
 
 
 def test_exact_for_everybody(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
+import subprocess
+import time
 from pathlib import Path
 
 from ..lib import CALL, Running, Worker, rawkm, work
@@ -64,6 +66,68 @@ def test_a_living_process_with_its_threads_and_descendants(tmp_path: Path) -> No
         assert done.summary["command_status"] is None
         if what[0] == "trace":
             assert len(done.of("event")) == ALL + ALL_HELD
+
+
+def test_a_process_that_becomes_another_program() -> None:
+    """execve by a thread that is not the first: the process keeps its number, and is still followed, as are its children."""
+    with Worker() as worker, Running("count", "tcp_v4_connect", "--json", "--", *worker.argv, fds=worker.fds) as running:
+        worker.do("connect 1", "become", "connect 2", "fork connect 4", "become", "thread connect 8")
+        worker.stop()
+        done = running.end()
+    assert done.counts == {"tcp_v4_connect": 15}, done
+
+
+def _child_of(pid: int) -> int:
+    """The one child."""
+    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(child)
+
+
+def test_a_number_that_is_used_again(tmp_path: Path) -> None:
+    """A stranger that gets the number of a followed process which has ended is a stranger."""
+    ready = tmp_path / "ready"
+    with Worker() as worker, Worker() as stranger:
+        worker.start()
+        with Running("count", "tcp_v4_connect", "--json", "--ready-file", str(ready), "-p", str(worker.pid)) as running:
+            running.until(str(ready))
+            worker.do("hold fork connect 1")
+            child = _child_of(worker.pid)
+            worker.do("release")
+            time.sleep(0.5)
+            Path("/proc/sys/kernel/ns_last_pid").write_text(str(child - 1))
+            stranger.start()
+            assert stranger.pid == child
+            stranger.do("connect 2", "fork connect 4")
+            worker.do("fork connect 8")
+            worker.stop()
+            done = running.end()
+    assert done.counts == {"tcp_v4_connect": 9}, done
+
+
+def test_a_number_that_is_used_again_in_a_namespace(tmp_path: Path) -> None:
+    """There too, where rawkm knows the process by another number than the kernel."""
+    ready = tmp_path / "ready"
+    with Worker() as worker:
+        inside = f"{shlex.join(worker.argv)} & until [ -e {tmp_path}/held ]; do sleep 0.05; done; exec rawkm \"$@\" -p $!"
+        prefix = [*IN_A_NAMESPACE, "sh", "-c", inside, "sh"]
+        argv = ["count", "tcp_v4_connect", "--json", "--ready-file", str(ready)]
+        with Running(*argv, prefix=prefix, fds=worker.fds) as running:
+            worker.do("hold fork connect 1")
+            (tmp_path / "held").touch()
+            running.until(str(ready))
+            init = _child_of(running.pid)
+            process = _child_of(init)
+            status = Path(f"/proc/{_child_of(process)}/status").read_text()
+            number = int(next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[-1])
+            worker.do("release")
+            time.sleep(0.5)
+            script = f"echo {number - 1} >/proc/sys/kernel/ns_last_pid; {shlex.join(work('connect', '2'))} & echo $!; wait"
+            enter = ["nsenter", f"--target={init}", "--pid", "--mount", "sh", "-c", script]
+            assert int(subprocess.run(enter, stdout=subprocess.PIPE, check=True).stdout) == number
+            worker.do("fork connect 4")
+            worker.stop()
+            done = running.end()
+    assert done.counts == {"tcp_v4_connect": 5}, done
 
 
 IN_A_NAMESPACE = ["unshare", "--pid", "--fork", "--mount-proc"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import select
 import time
 from datetime import datetime
 from pathlib import Path
@@ -67,6 +69,23 @@ def test_events_as_json() -> None:
     assert thread["tid"] != thread["pid"]
     assert fork["pid"] == fork["tid"] != first["pid"]
     assert [key for key in done.summary if key != "unfollowed"] == SUMMARY
+
+
+def test_events_come_at_once() -> None:
+    """Through a pipe too, one at a time, in both kinds of buffer."""
+    for flags in ["--buffer", "ring"], ["--buffer", "perf", "--json"]:
+        read, write = os.pipe()
+        with Worker() as worker, Running("trace", CALL, *flags, "--", *worker.argv, stdout=write, fds=worker.fds) as running:
+            os.close(write)
+            for _ in range(3):
+                worker.do("getppid 1")
+                text = b""
+                while CALL.encode() not in text:
+                    assert select.select([read], [], [], 2)[0], f"nothing within 2 s: {text!r}"
+                    text += os.read(read, 4096)
+            worker.stop()
+            assert running.end().status == 0
+        os.close(read)
 
 
 LINE = re.compile(r"(\d\d:\d\d:\d\d\.\d{6}) +(\d+) +(\d+) +(\d+) (.{16}) (\S+)")

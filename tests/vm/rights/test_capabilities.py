@@ -111,6 +111,35 @@ def test_root_without_one() -> None:
         names_only(sentence, missing)
 
 
+def test_in_a_user_namespace() -> None:
+    """Its root has every capability there, none of which counts."""
+    for argv in ["count", CALL, "-d", "1"], ["trace", "tcp_*", "--", "true"]:
+        sentence = rawkm(*argv, prefix=["unshare", "--user", "--map-root-user"]).refused(3)
+        assert "user namespace" in sentence
+        names_only(sentence)
+
+
+# Installs a seccomp filter by which bpf(2) ends in EPERM, as container engines do, and executes the rest of its command line.
+_FORBID_BPF = """
+import ctypes, os, struct, sys
+code = [(0x20, 0, 0, 0), (0x15, 0, 1, 321), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7fff0000)]
+insns = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *insn) for insn in code))
+prog = ctypes.create_string_buffer(struct.pack("@HP", len(code), ctypes.addressof(insns)))
+assert ctypes.CDLL(None).prctl(22, 2, prog, 0, 0) == 0
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_behind_a_seccomp_filter() -> None:
+    for argv in ["count", CALL, "-d", "1"], ["count", CALL, "--", "true"]:
+        sentence = rawkm(*argv, prefix=["python3", "-c", _FORBID_BPF]).refused(3)
+        assert "seccomp" in sentence
+        names_only(sentence)
+    done = rawkm("doctor", prefix=["python3", "-c", _FORBID_BPF])
+    assert done.status == 3
+    assert "seccomp" in done.out
+
+
 def test_reading_the_list(functions: dict[str, list[str]]) -> None:
     """CAP_DAC_READ_SEARCH reads it where tracefs is mounted; addresses take CAP_SYSLOG."""
     whole = {name: modules for name, modules in functions.items() if name.startswith("tcp_v4_")}
