@@ -6,7 +6,7 @@ from errno import EACCES, EPERM
 from time import perf_counter
 
 from rawkm import backend
-from rawkm.errors import NotSupportedError, RawkmError, SyscallError, VerifierError
+from rawkm.errors import NotSupportedError, RawkmError, SyscallError
 from rawkm.host import cpus
 from rawkm.programs import common, count
 from rawkm.programs.locate import AddressTable, Cookie
@@ -127,13 +127,12 @@ class Session:
                 from rawkm.host import caps, denied
 
                 raise denied.error(self.kernel, err, "load a tracing program", caps.CAP_BPF, caps.CAP_PERFMON) from None
-            if isinstance(err, VerifierError):
-                # An old kernel lacks a helper long before its link type is asked for: say what is really missing.
-                from rawkm import features
+            # An old kernel lacks a helper, or has smaller maps, long before it is asked for its link type: say what really counts.
+            from rawkm import features
 
-                answer = features.kprobe_multi(self.kernel)
-                if answer.state == features.NO:
-                    raise answer.error() from None
+            answer = features.kprobe_multi(self.kernel)
+            if answer.state == features.NO:
+                raise answer.error() from None
             raise
 
     def activate(self) -> None:

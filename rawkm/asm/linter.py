@@ -244,9 +244,13 @@ class _Linter:
         events = self._events(strict=True)
         certain = events if usual else self._events(strict=False)
         sure = self._inevitable(certain)
+        told = {events[at] for at in sure if at in events}
         for at, (code, text) in events.items():
-            level = "error" if at in sure else "warning"
-            self._add(level, code, at, text)
+            if at in sure:
+                self._add("error", code, at, text)
+            elif code != "unset" or (code, text) not in told:
+                # A register that is not set is told once; what follows from it, not at all.
+                self._add("warning", code, at, text)
 
     def _events(self, *, strict: bool) -> dict[int, tuple[str, str]]:
         """What an instruction is refused for when the verifier gets to it, whichever way it came.
@@ -451,9 +455,7 @@ def _after(insn: Insn, unset: int) -> int:
         return 0
     if opcode == opcodes.CALL or (opcode & 7 == opcodes.LD and opcode != opcodes.LD_IMM64):
         return unset & _SAVED | _ARGUMENTS
-    reads, writes = _registers(insn)
-    # What was read in vain is told once.
-    return unset & ~reads & ~writes
+    return unset & ~_registers(insn)[1]
 
 
 def _known_opcodes() -> frozenset[int]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import struct
 from typing import Literal
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rawkm import asm
 from rawkm.asm import Insn, Item, decode, encode, label, locate
-from rawkm.asm.opcodes import LD_IMM64, Form, find_form, forms, target_field
-from rawkm.errors import DisassembleError
+from rawkm.asm.opcodes import LD_IMM64, Form, find_form, forms, stack_argument, target_field
+from rawkm.errors import AssembleError, DisassembleError
 
 ByteOrder = Literal["little", "big"]
 
@@ -32,13 +33,12 @@ def insns(draw: st.DrawFn) -> Insn:
         if form.opcode == LD_IMM64:
             hi = draw(U32) if form.hi is None else form.hi
             imm = hi << 32 | imm & 0xFFFFFFFF
-    return Insn(
-        form.opcode,
-        dst=draw(REGISTERS) if form.dst is None else form.dst,
-        src=draw(REGISTERS) if form.src is None else form.src,
-        off=draw(S16) if form.off is None else form.off,
-        imm=imm,
-    )
+    dst = draw(REGISTERS) if form.dst is None else form.dst
+    src = draw(REGISTERS) if form.src is None else form.src
+    off = draw(S16) if form.off is None else form.off
+    if off and draw(st.booleans()) and stack_argument(form.opcode, *((11, src) if off < 0 else (dst, 11)), off):
+        dst, src = (11, src) if off < 0 else (dst, 11)
+    return Insn(form.opcode, dst=dst, src=src, off=off, imm=imm)
 
 
 @st.composite
@@ -162,3 +162,160 @@ def test_equal_means_equal_hash(insn: Insn) -> None:
     assert again == insn
     assert hash(again) == hash(insn)
     assert again != Insn(insn.opcode, dst=insn.dst, src=insn.src, off=insn.off ^ 1, imm=insn.imm)
+
+
+NAMES = st.text(min_size=1, max_size=8) | st.sampled_from(["r1", "w10", "pc", "ll", "map", "kfunc", "f", "1", ".x", "a b"])
+
+
+@st.composite
+def named_programs(draw: st.DrawFn) -> list[Item]:
+    """A program with labels and maps of any name."""
+    names = draw(st.lists(NAMES, min_size=1, max_size=5, unique=True))
+    program: list[Item] = [label(name) for name in names]
+    for _ in range(draw(st.integers(0, 12))):
+        name = draw(st.sampled_from(names) | NAMES)
+        insn: st.SearchStrategy[Insn] = insns() | st.sampled_from(
+            [asm.map_ptr(1, name), asm.map_value(2, name), asm.map_value(2, name, offset=2**32 - 1)]
+        )
+        if name in names:
+            targets = [asm.Ja(name), asm.JEq.imm(1, -5, name), asm.call_sub(name), asm.func_ptr(3, name), asm.Gotol(name)]
+            insn |= st.sampled_from(targets)
+        program.append(draw(insn))
+    return program
+
+
+@given(program=st.lists(insns(), max_size=12))
+def test_text_comes_back(program: list[Insn]) -> None:
+    assert asm.parse(asm.format(program)) == program
+
+
+@given(program=named_programs())
+def test_text_with_names_comes_back(program: list[Item]) -> None:
+    assert asm.parse(asm.format(program)) == program
+    assert asm.parse(asm.format(program, helpers=True)) == program
+
+
+@given(raw=ANY_SLOTS, order=ORDERS)
+def test_any_bytes_come_back_through_text(raw: bytes, order: ByteOrder) -> None:
+    program = decode(raw, byteorder=order)
+    assert asm.parse(asm.format(program)) == program
+    for text in (asm.format(program), asm.format(program, labels=True, helpers=True)):
+        assert encode(asm.parse(text), byteorder=order) == raw
+
+
+@given(program=named_programs())
+def test_layout_means_nothing(program: list[Item]) -> None:
+    text = asm.format(program)
+    assert asm.parse(" " + text.replace("\n", "  \n ")) == program
+    assert asm.parse(text.replace("\n", " # 5\n")) == program
+    if '"' not in text:
+        assert asm.parse(text.replace("\n", ";")) == program
+        assert asm.parse(text.replace(" ", "\t")) == program
+
+
+PIECES = st.sampled_from(
+    [
+        "r1",
+        "w2",
+        "r11",
+        "=",
+        "+=",
+        "(",
+        ")",
+        "*",
+        "u32",
+        "u64",
+        "lock",
+        "if",
+        "goto",
+        "call",
+        "ll",
+        ";",
+        ":",
+        "#",
+        "//",
+        "/*",
+        "*/",
+        '"',
+        "\\",
+        "0x5",
+        "-1",
+        "08",
+        "1b",
+        "1f",
+        "1:",
+        ".insn",
+        ".map",
+        "a",
+        ",",
+        "[",
+        "]",
+        "&",
+        "exit",
+        "(b7)",
+        "(18)",
+        "pc+1",
+        "kfunc",
+        "skb",
+        "ld_pseudo",
+        "bf",
+        "21",
+        "00",
+        "00",
+        "00",
+        "00",
+        "00",
+        "00",
+        "00",
+        "<x>",
+        "\t",
+        "\n",
+    ]
+)
+
+
+@settings(max_examples=300)
+@given(text=st.text(max_size=40) | st.lists(PIECES, max_size=14).map(" ".join) | st.lists(PIECES, max_size=14).map("".join))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    for read in (asm.parse, asm.parse_file):
+        try:
+            read(text)
+        except AssembleError as error:
+            assert error.src_loc is not None
+
+
+@given(program=named_programs() | st.lists(insns(), max_size=12))
+def test_lint_takes_everything(program: list[Item]) -> None:
+    findings = asm.lint(program)
+    size = len(locate(program))
+    assert all(0 <= finding.index <= size for finding in findings)
+    assert [finding.index for finding in findings] == sorted(finding.index for finding in findings)
+
+
+@given(raw=ANY_SLOTS)
+def test_lint_takes_any_bytes(raw: bytes) -> None:
+    asm.lint(decode(raw), type="kprobe")
+
+
+def test_offsets_at_their_ends() -> None:
+    for distance in (32767, 32766, 1, 0):
+        filler: list[Item] = [asm.Mov.imm(0, 0)] * distance
+        over = [asm.JEq.imm(1, 0, "end"), *filler, label("end"), asm.exit_()]
+        assert asm.decode(encode(over))[0] == asm.JEq.imm(1, 0, distance)
+        back = [label("top"), *filler, asm.exit_(), asm.JEq.imm(1, 0, "top")]
+        assert asm.decode(encode(back))[-1] == asm.JEq.imm(1, 0, -distance - 2)
+        assert encode(asm.parse(asm.format(over))) == encode(over)
+    with pytest.raises(AssembleError, match="is 32768 slots away"):
+        encode([asm.JEq.imm(1, 0, "end"), *[asm.exit_()] * 32768, label("end"), asm.exit_()])
+
+
+def test_a_million_instructions() -> None:
+    body: list[Item] = [asm.Add.imm(1, 1), asm.store(10, -8, 1, asm.DW), asm.JEq.imm(2, 5, "end")] * 10
+    program = [asm.Gotol("end"), *[asm.Mov.imm(0, 1)] * 999_900, *body, label("end"), asm.Mov.imm(0, 0), asm.exit_()]
+    raw = encode(program)
+    assert len(raw) == 8 * (len(program) - 1)
+    assert raw[:8] == encode([asm.Gotol(999_930)])
+    again = asm.decode(raw)
+    text = asm.format(again)
+    assert encode(asm.parse(text)) == raw
+    assert [finding for finding in asm.lint(again) if finding.code != "unreachable"] == []

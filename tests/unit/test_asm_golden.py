@@ -18,6 +18,7 @@ from rawkm.asm import (
     R8,
     R9,
     R10,
+    R11,
     Add,
     Add32,
     And,
@@ -77,6 +78,7 @@ from rawkm.asm import (
     W,
     Xor,
     Xor32,
+    addr_space_cast,
     atomic_add,
     atomic_and,
     atomic_cmpxchg,
@@ -86,15 +88,19 @@ from rawkm.asm import (
     bswap,
     call,
     call_sub,
+    callx,
     decode,
     encode,
     exit_,
     func_ptr,
+    gotox,
     kfunc,
     ksym,
     ld_imm64,
     load,
+    load_abs,
     load_acquire,
+    load_ind,
     load_signed,
     map_idx,
     map_idx_value,
@@ -326,6 +332,15 @@ LLVM = [
     ("store_release((u16 *)(r1 + 0x0), w2)", store_release(R1, 0, R2, H), "cb 21 00 00 10 01 00 00"),
     ("store_release((u32 *)(r1 + 0x0), w2)", store_release(R1, 0, R2, W), "c3 21 00 00 10 01 00 00"),
     ("store_release((u64 *)(r1 + 0x0), r2)", store_release(R1, 0, R2, DW), "db 21 00 00 10 01 00 00"),
+    ("r1 = addr_space_cast(r2, 0x0, 0x1)", addr_space_cast(R1, R2, 0, 1), "bf 21 01 00 01 00 00 00"),
+    ("r1 = addr_space_cast(r2, 0x1, 0x0)", addr_space_cast(R1, R2, 1, 0), "bf 21 01 00 00 00 01 00"),
+    ("callx r3", callx(R3), "8d 03 00 00 00 00 00 00"),
+    ("r0 = *(u8 *)skb[4]", load_abs(4, B), "30 00 00 00 04 00 00 00"),
+    ("r0 = *(u16 *)skb[-4]", load_abs(-4, H), "28 00 00 00 fc ff ff ff"),
+    ("r0 = *(u32 *)skb[4]", load_abs(4, W), "20 00 00 00 04 00 00 00"),
+    ("r0 = *(u8 *)skb[r1]", load_ind(R1, 0, B), "50 10 00 00 00 00 00 00"),
+    ("r0 = *(u16 *)skb[r1]", load_ind(R1, 0, H), "48 10 00 00 00 00 00 00"),
+    ("r0 = *(u32 *)skb[r1]", load_ind(R1, 0, W), "40 10 00 00 00 00 00 00"),
 ]
 
 # What LLVM has no text for. Bytes after include/uapi/linux/bpf.h, which names the sources.
@@ -355,6 +370,14 @@ PSEUDO = [
     ("BPF_PSEUDO_CALL", call_sub(-2), "85 10 00 00 fe ff ff ff"),
     ("BPF_PSEUDO_KFUNC_CALL", kfunc(1234), "85 20 00 00 d2 04 00 00"),
     ("BPF_PSEUDO_KFUNC_CALL, module", kfunc(1234, fd_index=1), "85 20 01 00 d2 04 00 00"),
+    # Not in LLVM 19: include/linux/filter.h and kernel/bpf/verifier.c.
+    ("gotox, a register's jump", gotox(R1), "0d 01 00 00 00 00 00 00"),
+    ("BPF_LD_IND with an offset", load_ind(R1, 4, B), "50 10 00 00 04 00 00 00"),
+    ("BPF_LD_IND with an offset, 2 bytes", load_ind(R1, 4, H), "48 10 00 00 04 00 00 00"),
+    ("BPF_LD_IND with an offset, 4 bytes", load_ind(R1, -4, W), "40 10 00 00 fc ff ff ff"),
+    ("sixth argument passed on", store(R11, -8, R1, DW), "7b 1b f8 ff 00 00 00 00"),
+    ("seventh argument passed on, a constant", store_imm(R11, -16, 5, DW), "7a 0b f0 ff 05 00 00 00"),
+    ("sixth argument of the function itself", load(R1, R11, 8, DW), "79 b1 08 00 00 00 00 00"),
 ]
 
 # The same for `llvm-mc-19 -arch=bpfeb -mcpu=v4`.
@@ -406,6 +429,11 @@ def test_repr_is_the_code_that_makes_it(insn: Insn) -> None:
     assert not shown.startswith("Insn(")
     assert eval(shown, vars(asm)) == insn
     assert repr(eval(shown, vars(asm))) == shown
+
+
+@pytest.mark.parametrize(("text", "insn", "raw"), LLVM, ids=ids(LLVM))
+def test_text_is_read(text: str, insn: Insn, raw: str) -> None:  # noqa: ARG001
+    assert asm.parse(text) == [insn]
 
 
 def test_every_form_of_the_table_is_checked_here() -> None:

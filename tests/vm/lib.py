@@ -156,11 +156,10 @@ class Running:
         return self._done(status)
 
     def _done(self, status: int) -> Done:
-        texts = []
-        for file in (self._out, self._err):
-            file.seek(0)
-            texts.append(file.read())
-        return Done(self.argv, status, *texts, time.monotonic() - self._start)
+        seconds = time.monotonic() - self._start
+        self._out.seek(0)
+        self._err.seek(0)
+        return Done(self.argv, status, self._out.read(), self._err.read(), seconds)
 
 
 def rawkm(
@@ -374,7 +373,7 @@ class KernelLog:
         os.close(self._fd)
 
     def trouble(self) -> list[str]:
-        found = []
+        found: list[str] = []
         while True:
             try:
                 line = os.read(self._fd, 8192).decode("utf-8", "replace")

@@ -120,7 +120,11 @@ def _forget(_wait: Callable[[], None]) -> None:
 
 def nested(action: Callable[[], None]) -> Callable[[], None]:
     """In a grandchild whose parent lives on."""
-    return in_child(lambda: in_child(action)())
+
+    def in_two() -> None:
+        in_child(action)()
+
+    return in_child(in_two)
 
 
 def spawn(words: list[str]) -> None:
@@ -162,7 +166,7 @@ def release() -> None:
 
 def become() -> None:
     """The answer comes from the new program."""
-    in_thread(lambda: os.execv(sys.executable, [sys.executable, "-S", "-E", *sys.argv, "again"]))()
+    in_thread(lambda: os.execv(sys.executable, [sys.executable, "-S", "-E", *sys.argv[:3], "again"]))()
     raise OSError("still here")
 
 

@@ -26,6 +26,15 @@ HELD = ["hold thread connect 128", "hold fork connect 256", "hold grand connect 
 ALL_HELD = 128 + 256 + 512
 
 
+IN_A_NAMESPACE = ["unshare", "--pid", "--fork", "--mount-proc"]
+
+
+def beside(worker: Worker, directory: Path) -> list[str]:
+    """A prefix: rawkm -p of the worker, both in a new PID namespace; it begins when the file "held" is there."""
+    script = f"{shlex.join(worker.argv)} & until [ -e {directory}/held ]; do sleep 0.05; done; exec rawkm \"$@\" -p $!"
+    return [*IN_A_NAMESPACE, "sh", "-c", script]
+
+
 def test_a_command_and_its_descendants_and_nobody_else(tmp_path: Path) -> None:
     for scope, others in ([], 0), (["-a"], 5):
         ready = tmp_path / f"ready{others}"
@@ -108,8 +117,7 @@ def test_a_number_that_is_used_again_in_a_namespace(tmp_path: Path) -> None:
     """There too, where rawkm knows the process by another number than the kernel."""
     ready = tmp_path / "ready"
     with Worker() as worker:
-        inside = f"{shlex.join(worker.argv)} & until [ -e {tmp_path}/held ]; do sleep 0.05; done; exec rawkm \"$@\" -p $!"
-        prefix = [*IN_A_NAMESPACE, "sh", "-c", inside, "sh"]
+        prefix = beside(worker, tmp_path)
         argv = ["count", "tcp_v4_connect", "--json", "--ready-file", str(ready)]
         with Running(*argv, prefix=prefix, fds=worker.fds) as running:
             worker.do("hold fork connect 1")
@@ -128,9 +136,6 @@ def test_a_number_that_is_used_again_in_a_namespace(tmp_path: Path) -> None:
             worker.stop()
             done = running.end()
     assert done.counts == {"tcp_v4_connect": 5}, done
-
-
-IN_A_NAMESPACE = ["unshare", "--pid", "--fork", "--mount-proc"]
 
 
 def test_in_a_pid_namespace_of_its_own_with_a_command() -> None:
