@@ -127,7 +127,7 @@ class Session:
                 from rawkm.host import caps, denied
 
                 raise denied.error(self.kernel, err, "load a tracing program", caps.CAP_BPF, caps.CAP_PERFMON) from None
-            # An old kernel lacks a helper, or has smaller maps, long before it is asked for its link type: say what really counts.
+            # An old kernel lacks a helper, or has smaller maps, long before it is asked for its link type: say what counts.
             from rawkm import features
 
             answer = features.kprobe_multi(self.kernel)

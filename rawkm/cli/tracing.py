@@ -9,7 +9,7 @@ from time import perf_counter
 
 from rawkm.cli import options
 from rawkm.cli.output import count_of, json_line, plain
-from rawkm.errors import RawkmError
+from rawkm.errors import RawkmError, errno_name
 from rawkm.targets import resolve
 
 TYPE_CHECKING = False
@@ -139,9 +139,11 @@ def _check(kernel: Kernel, args: Args, targets: Targets, patterns: list[Pattern]
 def _report_culprits(args: Args, session: Session) -> None:
     if not session.culprits:
         return
-    names = ", ".join(str(culprit) for culprit in session.culprits[:5])
-    more = f" and {len(session.culprits) - 5:,} more" if len(session.culprits) > 5 else ""
-    text = f"the kernel refused {count_of(len(session.culprits), 'function')}: {names}{more}"
+    by_reason: dict[str, list[str]] = {}
+    for culprit in session.culprits:
+        by_reason.setdefault(f"{errno_name(culprit.errno)}, {culprit.reason}", []).append(culprit.target)
+    reasons = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in by_reason.items())
+    text = f"the kernel refused {count_of(len(session.culprits), 'function')}: {reasons}"
     if args.missing == "error":
         raise RawkmError(text)
     if args.missing == "warn":

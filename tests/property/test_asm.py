@@ -302,11 +302,13 @@ def test_offsets_at_their_ends() -> None:
         filler: list[Item] = [asm.Mov.imm(0, 0)] * distance
         over = [asm.JEq.imm(1, 0, "end"), *filler, label("end"), asm.exit_()]
         assert asm.decode(encode(over))[0] == asm.JEq.imm(1, 0, distance)
-        back = [label("top"), *filler, asm.exit_(), asm.JEq.imm(1, 0, "top")]
-        assert asm.decode(encode(back))[-1] == asm.JEq.imm(1, 0, -distance - 2)
+        back = [label("top"), *filler, asm.JEq.imm(1, 0, "top")]
+        assert asm.decode(encode(back))[-1] == asm.JEq.imm(1, 0, -distance - 1)
         assert encode(asm.parse(asm.format(over))) == encode(over)
     with pytest.raises(AssembleError, match="is 32768 slots away"):
         encode([asm.JEq.imm(1, 0, "end"), *[asm.exit_()] * 32768, label("end"), asm.exit_()])
+    with pytest.raises(AssembleError, match="is -32769 slots away"):
+        encode([label("top"), *[asm.exit_()] * 32768, asm.JEq.imm(1, 0, "top")])
 
 
 def test_a_million_instructions() -> None:

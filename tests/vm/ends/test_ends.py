@@ -179,4 +179,4 @@ def test_killed() -> None:
         time.sleep(0.3)
         running.send(signal.SIGKILL)
         running.end()
-    wait_for(lambda: set(program_types()) == before, "the end of the program", 10)
+    wait_for(lambda: set(program_types()) == before, "the end of the program", 60)

