@@ -111,3 +111,11 @@ def test_length(length: int, strict: bool) -> None:
 def test_nothing() -> None:
     assert decode(b"") == []
     assert decode(b"", strict=True) == []
+
+
+def test_the_same_half_can_be_whole_elsewhere() -> None:
+    half = "18 01 00 00 01 00 00 00"
+    raw = bytes.fromhex(half + FINE + half + "00 00 00 00 00 00 00 00")
+    bad, fine, whole = decode(raw, byteorder="little")
+    assert (bad.raw, fine.raw, whole.raw) == (True, False, False)
+    assert whole == ld_imm64(R1, 1)

@@ -433,7 +433,7 @@ def test_repr_is_the_code_that_makes_it(insn: Insn) -> None:
 
 @pytest.mark.parametrize(("text", "insn", "raw"), LLVM, ids=ids(LLVM))
 def test_text_is_read(text: str, insn: Insn, raw: str) -> None:
-    assert asm.parse(text) == [insn]
+    assert asm.parse(text) == [insn], raw
 
 
 def test_every_form_of_the_table_is_checked_here() -> None:
