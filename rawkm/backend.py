@@ -37,14 +37,16 @@ _REASONS = {
 
 
 class Attachment:
-    """A live link and how it came about. ``backend``: "kprobe-multi (addrs)"; ``attached``: how many functions.
+    """A live link and how it came about. ``backend``: "kprobe-multi (addrs)"; ``attached``: the indexes of the targets that are.
 
     ``culprits``: targets left out because the kernel refused them. ``syscall_ms``: LINK_CREATE alone, the successful one.
     """
 
     __slots__ = ("attached", "backend", "culprits", "link", "syscall_ms")
 
-    def __init__(self, link: KprobeMultiLink, backend: str, attached: int, culprits: list[Culprit], syscall_ms: float) -> None:
+    def __init__(
+        self, link: KprobeMultiLink, backend: str, attached: list[int], culprits: list[Culprit], syscall_ms: float
+    ) -> None:
         self.link = link
         self.backend = backend
         self.attached = attached
@@ -107,7 +109,8 @@ def attach(
                 err.culprits = tuple(culprits)
                 raise
             continue
-        return Attachment(link, f"kprobe-multi ({form})", len(left), culprits, seconds * 1e3)
+        indexes = [index for index, _ in left]
+        return Attachment(link, f"kprobe-multi ({form})", indexes, culprits, seconds * 1e3)
 
 
 def _link(prog: Program, chosen: Numbered, form: str, cookies: bool, retprobe: bool) -> tuple[KprobeMultiLink, float]:

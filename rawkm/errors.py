@@ -177,7 +177,7 @@ class AssembleError(_Located):
 
 
 class DisassembleError(_Located):
-    """Bytes that are no instruction, or text that does not parse."""
+    """Bytes that are no instruction."""
 
 
 class BTFError(RawkmError):

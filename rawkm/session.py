@@ -66,6 +66,8 @@ class Session:
         self.targets = targets
         self.account = Account()
         self.culprits: list[Culprit] = []
+        # The indexes of the targets that are attached.
+        self.attached: list[int] = []
         self.cpus = max(cpus.possible(kernel)) + 1
         self._tree = tree
         self._prog: Program | None = None
@@ -114,7 +116,8 @@ class Session:
         self._attachment = backend.attach(self._prog, self.targets, by=by, cookies=self._cookies, step=step)
         self.account.attach_ms = (perf_counter() - start) * 1e3
         self.account.backend = self._attachment.backend
-        self.account.attached = self._attachment.attached
+        self.attached = self._attachment.attached
+        self.account.attached = len(self.attached)
         self.account.attach_syscall_ms = self._attachment.syscall_ms
         self.culprits = self._attachment.culprits
 

@@ -81,7 +81,7 @@ class Rounds:
         counts = [total - before for total, before in zip(totals, self._before, strict=True)]
         self._before = totals
         self._round += 1
-        order = range(len(counts)) if self._args.zero else [i for i, n in enumerate(counts) if n]
+        order = self._session.attached if self._args.zero else [i for i, n in enumerate(counts) if n]
         shown = sorted(order, key=lambda i: (-counts[i], i))
         left_out = 0
         if self._args.top is not None and len(shown) > self._args.top:

@@ -18,6 +18,7 @@ from rawkm.asm import (
     R8,
     R10,
     Add,
+    Ja,
     JEq,
     JNe,
     Mov,
@@ -106,7 +107,19 @@ class Follow:
             call(Helper.get_ns_current_pid_tgid),
             JNe.imm(R0, 0, out),
             *_lookup(self.strangers, _NS_IDS + 4),
+            JNe.imm(R0, 0, "adopt"),
+            # Another thread of it may have been faster.
+            *_lookup(self.processes, _KEY),
             JEq.imm(R0, 0, out),
+            Ja("followed"),
+            # Seen for the first time: from now on it is known by its real number, as the other one may be given away again.
+            label("adopt"),
+            *self._insert(),
+            JNe.imm(R0, 0, "followed"),
+            map_ptr(R1, self.strangers),
+            Mov.reg(R2, R10),
+            Add.imm(R2, _NS_IDS + 4),
+            call(Helper.map_delete_elem),
             label("followed"),
         ]
 

@@ -25,7 +25,7 @@ ASM = """
     atomic_add atomic_and atomic_or atomic_xor atomic_xchg atomic_cmpxchg
     map_ptr map_value map_idx map_idx_value func_ptr ksym addr_space_cast
     Insn Item encode decode locate map_refs
-    MapDecl Source format format_insn parse parse_file lint
+    MapDecl Source format format_insn parse parse_file Finding lint
 """
 
 

@@ -110,7 +110,7 @@ def test_culprits_of_a_batch(prog: Program, good: list[str], bad: list[str], sym
         attachment = attach(prog, targets, by=by)
         seconds = time.monotonic() - start
         with attachment.link:
-            assert attachment.attached == len(good)
+            assert len(attachment.attached) == len(good)
             assert {culprit.target for culprit in attachment.culprits} == set(bad)
             for culprit in attachment.culprits:
                 assert errno_name(culprit.errno) in errnos | {"ESRCH"}, culprit
@@ -121,7 +121,7 @@ def test_culprits_of_a_batch(prog: Program, good: list[str], bad: list[str], sym
             assert {names[cookie]: addr for cookie, addr in zip(info.cookies, info.addrs, strict=True)} == {
                 name: symbols[name] for name in good
             }
-        assert seconds < 8, (by, seconds)
+        assert seconds < 12, (by, seconds)
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == before
 
 
@@ -130,7 +130,7 @@ def test_names_that_do_not_exist(prog: Program, good: list[str]) -> None:
     attachment = attach(prog, targets)
     with attachment.link:
         assert sorted(culprit.target for culprit in attachment.culprits) == ["no_such_1", "no_such_2"]
-        assert attachment.attached == 200
+        assert len(attachment.attached) == 200
 
 
 def test_many_culprits(prog: Program, good: list[str]) -> None:
@@ -142,7 +142,7 @@ def test_many_culprits(prog: Program, good: list[str]) -> None:
     attachment = attach(prog, [Target(name) for name in names])
     with attachment.link:
         assert len(attachment.culprits) == 24
-        assert attachment.attached == len(names) - 24
+        assert len(attachment.attached) == len(names) - 24
     assert time.monotonic() - start < 12
 
 
