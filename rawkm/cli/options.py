@@ -103,7 +103,7 @@ def patterns(args: Args) -> list[Pattern]:
 def deny_list(args: Args) -> DenyList:
     from rawkm.host.deny import DenyList
 
-    return DenyList(args.deny, builtin=not args.unsafe)
+    return DenyList(args.deny, builtin=not args.unsafe, ring=getattr(args, "buffer", None) == "ring")
 
 
 def check_scope(args: Args) -> None:

@@ -31,7 +31,8 @@ else:
 
 SCOPE = """\
 With COMMAND (after --), only hits in its process tree count (every thread and descendant), with -p PID those of a living
-process's tree; without either, everybody's. COMMAND starts when everything is attached, and the trace ends with it. A hit
+process's tree; without either, everybody's. COMMAND starts when everything is attached, and the trace ends with it; where -d or
+Ctrl-C ends the trace, COMMAND gets SIGTERM (what it has started itself does not). Process numbers are the kernel's. A hit
 belongs to the task that was running: work in interrupts and softirqs (most of packet reception) runs in whatever task it
 interrupts, so it may be counted for a process that has nothing to do with it, or missed for one that has."""
 
@@ -83,8 +84,8 @@ def trace_with(
                 for remark in remarks:
                     note(remark)
                 _report_culprits(args, session)
-                stops.watch(seconds=args.duration, command=command, pid=args.pid, fds=session.fds)
                 report = make_report(session)
+                stops.watch(seconds=args.duration, command=command, pid=args.pid, fds=session.fds)
                 gc.enable()
                 # A signal that came during a long attach: there is nothing to start any more.
                 if not stops.signalled:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -105,6 +107,32 @@ def test_the_time_is_over() -> None:
         assert done.status == 0, done
         assert done.seconds > float(duration)
         assert done.summary["hits"] == 0
+
+
+def test_a_trace_of_its_own_output() -> None:
+    """Each line that it prints on a terminal is a hit that it prints: the time is over all the same, and Ctrl-C is heard."""
+    for number in None, signal.SIGINT:
+        master, slave = pty.openpty()
+        reader = threading.Thread(target=_drain, args=(master,))
+        command = ["--", "sh", "-c", "echo begin; exec sleep 100"]
+        with Running("trace", "pty_write", "-a", "-d", "1" if number is None else "100", *command, stdout=slave) as running:
+            os.close(slave)
+            reader.start()
+            time.sleep(3)
+            done = running.end(number, timeout=10)
+        reader.join()
+        os.close(master)
+        assert done.status == 0, done
+        hits = next(int(note.split()[0].replace(",", "")) for note in done.notes if " hits, " in note)
+        assert hits > 20, done
+
+
+def _drain(fd: int) -> None:
+    try:
+        while os.read(fd, 1 << 16):
+            pass
+    except OSError:  # EIO: the other end is closed
+        pass
 
 
 def test_the_command_ends() -> None:

@@ -103,3 +103,22 @@ def test_the_whole_kernel_as_a_table() -> None:
     assert "more functions with" in done.out.splitlines()[-1]
     assert any("left alone" in note for note in done.notes), done
     assert len(done.notes) <= 6, done
+
+
+def test_the_whole_kernel_line_by_line() -> None:
+    """What rawkm itself does to print a hit makes more hits: it ends all the same, and accounts for each.
+
+    Few are recursion misses: the functions that sending a record goes through are left alone.
+    """
+    for argv in ["-d", "1"], ["-d", "1", "--buffer", "perf"], ["-n", "1000"]:
+        with Running("trace", "*", "--json", "--buffer-size", "64K", *argv) as running:
+            done = running.end(timeout=90)
+        assert done.status == 0, done
+        summary = done.summary
+        assert summary["attached"] > 30_000
+        events = len(done.of("event"))
+        if argv[0] == "-n":
+            assert events == 1000
+        else:
+            assert events + summary["dropped"] == summary["hits"] > 1000, summary
+        assert summary["recursion_misses"] < summary["hits"] / 10, (argv, summary)

@@ -58,6 +58,17 @@ def test_list_and_doctor() -> None:
     assert MOUNTS.read_text() == before
 
 
+def test_tracefs_in_debugfs() -> None:
+    """Only debugfs is mounted: tracefs is found in it."""
+    script = 'mount -t debugfs debugfs /sys/kernel/debug; exec rawkm "$@"'
+    done = rawkm("doctor", "--json", prefix=["unshare", "--mount", "sh", "-c", script])
+    (check,) = [check for check in done.rows[0]["checks"] if check["feature"] == "function list"]
+    assert "/sys/kernel/debug/tracing/" in check["evidence"], check
+    done = rawkm("count", "tcp_v4_*", "--json", "--", *work("connect", "3"), prefix=["unshare", "--mount", "sh", "-c", script])
+    assert done.counts["tcp_v4_connect"] == 3, done
+    assert len(done.notes) == 2, done
+
+
 def test_who_may_open_it() -> None:
     """Opening tracefs takes CAP_SYS_ADMIN, reading it CAP_DAC_READ_SEARCH: each is named where it is missing, and the names of BTF do."""
     command = ["--json", "--zero", "--", *work("connect", "5")]
