@@ -207,4 +207,5 @@ def test_killed() -> None:
         time.sleep(0.3)
         running.send(signal.SIGKILL)
         running.end()
-    wait_for(lambda: set(program_types()) == before, "the end of the program", 60)
+    # Programs of the runs before may still have been on their way out when ``before`` was taken.
+    wait_for(lambda: set(program_types()) <= before, "the end of the program", 60)
