@@ -85,19 +85,23 @@ def archive_path(cache: Cache, suite: str, arch: str) -> str:
     return cache.path(_name(suite, arch), "base.cpio")
 
 
-def build(cache: Cache, suite: str, arch: str) -> None:
-    """Fetch and build. The caller holds the cache's lock."""
+def build(cache: Cache, suite: str, arch: str, native: str | None = None) -> None:
+    """Fetch and build. The caller holds the cache's lock.
+
+    *native*: for an architecture whose programs this machine cannot run, the root of the same suite's base that it can.
+    """
     with cache.build(_name(suite, arch), _RECIPE) as (directory, meta), cache.scratch() as scratch:
         apt = Apt(scratch, suite, arch)
         apt.update()
         say(f"fetching Python and a few tools from {suite}")
         debs = apt.closure(*_PACKAGES)
         root = os.path.join(directory, "root")
-        _select(debs, root)
+        runnable = native or root
+        _select(debs, root, runnable)
         version = _python_version(root)
         meta.update(python=version, packages=[os.path.basename(deb) for deb in debs])
         say(f"compiling the standard library of Python {version}")
-        GuestPython(root).compile_tree(os.path.join(root, "usr/lib", f"python{version}"), root)
+        GuestPython(runnable).compile_tree(os.path.join(root, "usr/lib", f"python{version}"), root)
         with open(os.path.join(directory, "base.cpio"), "wb") as file:
             archive = Archive(file)
             for path in _DIRECTORIES:
@@ -145,8 +149,8 @@ class GuestPython:
         self.run("-m", "compileall", "-q", *mode, "-s", strip, "-p", prefix, directory)
 
 
-def _select(debs: list[str], root: str) -> None:
-    """Write what is wanted of the packages below *root*."""
+def _select(debs: list[str], root: str, runnable: str) -> None:
+    """Write what is wanted of the packages below *root*. *runnable*: as _add_links has it."""
     libraries: dict[str, tuple[str, bytes]] = {}  # file name -> path, content
     links: dict[str, tuple[str, str]] = {}  # library link name -> path, target
     needed = list(_DLOPENED)
@@ -154,7 +158,7 @@ def _select(debs: list[str], root: str) -> None:
         for member in members(deb):
             base = os.path.basename(member.path)
             if _keep(member.path, base):
-                _put(root, member.path, member.data, member.target, member.executable)
+                put(root, member.path, member.data, member.target, member.executable)
                 if elf.is_elf(member.data):
                     needed += elf.needed(member.data)
             elif ".so" in base and re.match(r"usr/lib(64)?/", member.path):
@@ -162,10 +166,10 @@ def _select(debs: list[str], root: str) -> None:
                     libraries[base] = (member.path, member.data)
                 else:
                     links[base] = (member.path, member.target)
-    _add_libraries(needed, libraries, links, root)
-    _add_links(root)
+    add_libraries(needed, libraries, links, root)
+    _add_links(root, runnable)
     for path, text in _FILES.items():
-        _put(root, path, text.encode(), None, False)
+        put(root, path, text.encode(), None, False)
 
 
 def _keep(path: str, base: str) -> bool:
@@ -176,9 +180,13 @@ def _keep(path: str, base: str) -> bool:
     return bool(_DATA.match(path))
 
 
-def _add_libraries(
+def add_libraries(
     needed: list[str], libraries: dict[str, tuple[str, bytes]], links: dict[str, tuple[str, str]], root: str
 ) -> None:
+    """Write the libraries *needed*, and those that they need, below *root*.
+
+    *libraries*: file name -> path, content; *links*: name of a library's link -> path, target.
+    """
     done: set[str] = set()
     while needed:
         name = needed.pop()
@@ -187,34 +195,38 @@ def _add_libraries(
         done.add(name)
         if name in links:
             path, target = links[name]
-            _put(root, path, b"", target, False)
+            put(root, path, b"", target, False)
             needed.append(os.path.basename(target))
         if name in libraries:
             path, data = libraries[name]
-            _put(root, path, data, None, True)
+            put(root, path, data, None, True)
             needed += elf.needed(data)
         elif name not in links:
             raise VMError(f"The shared library {name} is in none of the packages.")
 
 
-def _add_links(root: str) -> None:
-    """Links of merged /usr, and one for each of busybox's programs that is not there already."""
+def _add_links(root: str, runnable: str) -> None:
+    """Links of merged /usr, and one for each of busybox's programs that is not there already.
+
+    busybox itself lists them: the one in *runnable*, where this machine can run it.
+    """
     for name in ("bin", "sbin", "lib", "lib64"):
         if os.path.isdir(os.path.join(root, "usr", name)):
-            _put(root, name, b"", f"usr/{name}", False)
-    _put(root, "usr/bin/sh", b"", "dash", False)
+            put(root, name, b"", f"usr/{name}", False)
+    put(root, "usr/bin/sh", b"", "dash", False)
     busybox = "usr/bin/busybox"
-    command = [os.path.join(root, busybox), "--list-full"]
+    command = [os.path.join(runnable, busybox), "--list-full"]
     listed = subprocess.run(command, capture_output=True, text=True, check=True)
     for line in listed.stdout.split():
         path = line if line.startswith("usr/") else f"usr/{line}"
         if os.path.dirname(path) in ("usr/bin", "usr/sbin"):
             others = (path, path.replace("/sbin/", "/bin/"), path.replace("/bin/", "/sbin/"))
             if not any(os.path.lexists(os.path.join(root, other)) for other in others):
-                _put(root, path, b"", f"/{busybox}", False)
+                put(root, path, b"", f"/{busybox}", False)
 
 
-def _put(root: str, path: str, data: bytes, target: str | None, executable: bool) -> None:
+def put(root: str, path: str, data: bytes, target: str | None, executable: bool) -> None:
+    """Write one file, or a link to *target*, below *root*."""
     full = os.path.join(root, path)
     os.makedirs(os.path.dirname(full), exist_ok=True)
     if os.path.lexists(full):

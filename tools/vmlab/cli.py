@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
-from . import headers, kernelimage, project
+from . import arch, headers, kernelimage, project
 from .cache import Cache
 from .errors import VMError
 from .guest import Options, run_archive
 from .hosttools import require, say
 from .kernels import BY_NAME, DEFAULT, KERNELS, Kernel
-from .machine import GUEST_FAILED, Machine, trouble
+from .machine import GUEST_FAILED, Machine, last_words, trouble
 from .prepare import Userland, ensure_headers, ensure_kernel, host_suite
 
 
@@ -26,8 +26,7 @@ class _Interrupted(Exception):
     """A signal that ends the program; its number is args[0]."""
 
 
-_VALUED = ("-k", "--kernel", "--smp", "--tcg", "--memory", "--timeout")
-_TAIL = 25  # lines of the console shown when a guest fails
+_VALUED = ("-k", "--kernel", "--smp", "--tcg", "--memory", "--timeout", "--with")
 _LOGS_KEPT = 20
 _LEAST_MEMORY = 320  # MiB: the archives unpacked, and a little to live on
 
@@ -144,6 +143,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="S",
         help="seconds for the command, without the boot (default 600)",
     )
+    run.add_argument(
+        "--with",
+        dest="packages",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="a Debian package in the guest, with the libraries it needs (may be given several times)",
+    )
     run.add_argument("--stdin", action="store_true", help="give our standard input to the command")
 
     path = actions.add_parser("path", help="print the path of a cached artefact", allow_abbrev=False)
@@ -180,12 +187,12 @@ def _kernels() -> int:
 
 def _fetch(kernels: Sequence[Kernel], refresh: bool) -> int:
     cache = Cache()
-    require("qemu-system-x86_64")
-    userland = Userland(cache, refresh)
+    for name in dict.fromkeys(kernel.arch for kernel in kernels):
+        require(arch.BY_NAME[name].qemu)
+        project.pack(cache, Userland(cache, name, refresh).python)
     for kernel in kernels:
         ensure_kernel(cache, kernel, refresh)
     ensure_headers(cache, refresh)
-    project.pack(cache, userland.python)
     say(f"ready: {', '.join(kernel.name for kernel in kernels)} (in {cache.root})")
     return 0
 
@@ -217,8 +224,9 @@ def _config(cache: Cache, kernel: Kernel) -> tuple[str, bytes] | None:
 def _run(kernel: Kernel, command: Sequence[str], given: argparse.Namespace) -> int:
     cache = Cache()
     options = Options(given.smp, given.tcg, given.memory, given.timeout, given.minimal, given.stdin)
-    qemu = require("qemu-system-x86_64")
-    userland = Userland(cache)
+    machine_arch = arch.BY_NAME[kernel.arch]
+    qemu = require(machine_arch.qemu)
+    userland = Userland(cache, kernel.arch, packages=sorted(set(given.packages)))
     ensure_kernel(cache, kernel)
     archives: list[str | bytes] = [
         *userland.archives,
@@ -226,13 +234,12 @@ def _run(kernel: Kernel, command: Sequence[str], given: argparse.Namespace) -> i
         project.pack(cache, userland.python),
         run_archive(command, options, _config(cache, kernel)),
     ]
-    machine = Machine(qemu, kernelimage.artefact(cache, kernel, "vmlinux"), archives, options)
+    machine = Machine(machine_arch, qemu, kernelimage.artefact(cache, kernel, "vmlinux"), archives, options)
     status = machine.run()
     if machine.reason:
         say(f"{machine.reason} (kernel {kernel.name})")
         if status == GUEST_FAILED:
-            tail = machine.console.splitlines()[-_TAIL:] or ["(the console shows nothing)"]
-            print("\n".join(tail), file=sys.stderr)
+            print("\n".join(last_words(machine.console) or ["(the console shows nothing)"]), file=sys.stderr)
             say(f"the whole console: {_save(cache, kernel, machine.console)}")
     for line in trouble(machine.console):
         say(f"the guest's kernel said: {line}")

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .arch import Arch
 from .cpio import Archive
 
 _INIT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "init.sh")
@@ -47,21 +48,18 @@ def run_archive(command: Sequence[str], options: Options, config: tuple[str, byt
     return out.getvalue()
 
 
-def qemu_arguments(options: Options, vmlinux: str, initrd: int, ends: dict[str, int]) -> list[str]:
+def qemu_arguments(arch: Arch, options: Options, vmlinux: str, initrd: int, ends: dict[str, int]) -> list[str]:
     """The arguments after QEMU's name.
 
     *initrd* is a file descriptor that QEMU inherits, *ends* names those of the console and the ports: sockets
     for what the guest reads, else pipes. So nothing of a run has a path in the file system.
     """
-    arguments = ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-M", "pc"]
-    # With la57 the guest's page tables get a fifth level for nothing. With cx16, guests of QEMU 7.2 oops in the
-    # slab allocator: 6.12 in about one boot of six.
-    arguments += ["-cpu", "max,-la57,-cx16"]
+    arguments = ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", *arch.arguments]
     # The threads matter with more than one processor: code patched on all of them (thousands of probes attached
     # at once) has crashed guests whose processors run in parallel.
     arguments += ["-accel", f"tcg,thread={options.tcg}", "-smp", str(options.smp), "-m", str(options.memory)]
     # panic=-1 with -no-reboot ends QEMU when the guest panics.
-    append = "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable random.trust_cpu=on"
+    append = f"{arch.append} quiet panic=-1 mitigations=off random.trust_cpu=on"
     arguments += ["-kernel", vmlinux, "-initrd", _fd(initrd), "-append", append]
     arguments += ["-chardev", f"file,id=console,path={_fd(ends['console'])}", "-serial", "chardev:console"]
     arguments += ["-device", f"virtio-serial-pci,max_ports={len(PORTS) + 1}"]

@@ -14,6 +14,7 @@ _PACKAGES = {
     "apt-get": "apt",
     "dpkg-deb": "dpkg",
     "qemu-system-x86_64": "qemu-system-x86",
+    "qemu-system-aarch64": "qemu-system-arm",
 }
 
 

@@ -12,11 +12,10 @@ from .cache import Cache, digest
 from .compress import decompress_by_name
 from .cpio import Archive
 from .deb import Member, members
-from .elf import sections
 from .errors import VMError
 from .hosttools import say
 from .kernels import Kernel
-from .vmlinuz import unpack
+from .vmlinuz import btf, unpack
 
 _RECIPE = digest("kernel 2", modules.AT_BOOT, modules.ON_DEMAND)
 
@@ -103,7 +102,7 @@ def _take_apart(files: dict[str, Member], directory: str, meta: dict[str, Any]) 
     vmlinux = unpack(image)
     _write(directory, "vmlinuz", image)
     _write(directory, "vmlinux", vmlinux)
-    _write(directory, "btf", sections(vmlinux).get(".BTF", b""))
+    _write(directory, "btf", btf(vmlinux))
     configs = [path for path in files if _CONFIG.search(path)]
     if configs:
         _write(directory, "config", files[configs[0]].data)

@@ -45,6 +45,7 @@ KERNELS = (
     Kernel("6.1", "amd64", (Source("bookworm", "linux-image-cloud-amd64"),), kprobe_multi=False),
     # kprobe_multi came with 5.18.
     Kernel("5.10", "amd64", (Source("bullseye", "linux-image-cloud-amd64"),), kprobe_multi=False),
+    Kernel("7.2-arm64", "arm64", (Source("sid", "linux-image-cloud-arm64"),), kprobe_multi=True),
 )
 
 DEFAULT = "6.12"

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Sequence
 
+from .arch import Arch
 from .guest import Options, qemu_arguments
 
 TIMED_OUT = 124
@@ -24,6 +25,7 @@ GUEST_FAILED = 125
 _BOOT_LIMIT = 120.0  # seconds for a boot that takes about three
 _ANSWER_LIMIT = 15.0  # seconds for a living guest to say that it lives
 _CONSOLE_KEPT = 4 << 20  # bytes
+_WORDS, _WORDS_AT_MOST = 25, 200  # lines of the console shown when a guest fails
 
 _PR_SET_PDEATHSIG = 1
 _F_SETPIPE_SZ = 1031
@@ -41,6 +43,13 @@ def trouble(console: str) -> list[str]:
     return list(dict.fromkeys(line for line in lines if _TROUBLE.search(line)))
 
 
+def last_words(console: str) -> list[str]:
+    """The console's end, from the first trouble in it: a trace has its cause at the top, which the last lines may miss."""
+    lines = console.splitlines()[-_WORDS_AT_MOST:]
+    first = next((at for at, line in enumerate(lines) if _TROUBLE.search(line)), len(lines))
+    return lines[max(min(first - 2, len(lines) - _WORDS), 0) :]
+
+
 def diagnosis(console: str, ready: bool) -> str:
     """Why a guest that ended without a status did so, as one sentence."""
     panic = re.search(r"Kernel panic - not syncing: (.*)", console)
@@ -56,7 +65,8 @@ def diagnosis(console: str, ready: bool) -> str:
 class Machine:
     """One guest, from start to end. run() gives the exit status for the program to end with."""
 
-    def __init__(self, qemu: str, vmlinux: str, archives: Sequence[str | bytes], options: Options) -> None:
+    def __init__(self, arch: Arch, qemu: str, vmlinux: str, archives: Sequence[str | bytes], options: Options) -> None:
+        self._arch = arch
         self._qemu = qemu
         self._vmlinux = vmlinux
         self._archives = archives
@@ -100,7 +110,7 @@ class Machine:
             theirs.append(yours)
             ends[name] = yours
             self._inputs[name] = ours
-        arguments = qemu_arguments(self._options, self._vmlinux, initrd, ends)
+        arguments = qemu_arguments(self._arch, self._options, self._vmlinux, initrd, ends)
         parent = os.getpid()
         libc = ctypes.CDLL(None)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
-from . import base, headers, kernelimage, project, pythondeps
+from . import base, extra, headers, kernelimage, project, pythondeps
 from .cache import Cache
 from .errors import VMError
 from .kernels import Kernel
@@ -41,23 +42,35 @@ def ensure_headers(cache: Cache, refresh: bool = False) -> None:
 
 
 class Userland:
-    """The guest's user land: the base and the Python packages. Both are ready once this exists."""
+    """The guest's user land: the base and the Python packages. Both are ready once this exists.
 
-    def __init__(self, cache: Cache, refresh: bool = False) -> None:
+    ``packages``: Debian packages on top of it. ``python``: the guest's Python where this machine can run it, else its twin of the
+    same version that this machine can.
+    """
+
+    def __init__(self, cache: Cache, arch: str, refresh: bool = False, packages: Sequence[str] = ()) -> None:
         if os.uname().machine != "x86_64":
-            raise VMError("The guests are x86-64, and their programs are run to build them: use an x86-64 host.")
-        host, arch = host_suite(), "amd64"
+            raise VMError("Programs of x86-64 are run to build the guests: use an x86-64 host.")
+        host, native = host_suite(), "amd64"
         suite = host if host in _BASE_SUITES else _BASE_DEFAULT
-        if refresh or not base.cached(cache, suite, arch):
-            with cache.lock():
-                if refresh or not base.cached(cache, suite, arch):
-                    base.build(cache, suite, arch)
-        self.python = base.GuestPython(base.root_path(cache, suite, arch))
+        for one in dict.fromkeys((native, arch)):
+            if refresh or not base.cached(cache, suite, one):
+                with cache.lock():
+                    if refresh or not base.cached(cache, suite, one):
+                        twin = None if one == native else base.root_path(cache, suite, native)
+                        base.build(cache, suite, one, twin)
+        self.python = base.GuestPython(base.root_path(cache, suite, native))
         with open(os.path.join(project.ROOT, "pyproject.toml"), encoding="utf-8") as file:
             wanted = pythondeps.requirements(file.read())
         key = (wanted, self.python.version, suite)
         if refresh or not pythondeps.cached(cache, *key):
             with cache.lock():
                 if refresh or not pythondeps.cached(cache, *key):
-                    pythondeps.build(cache, wanted, suite, arch, self.python)
+                    pythondeps.build(cache, wanted, suite, native, self.python)
         self.archives = [base.archive_path(cache, suite, arch), pythondeps.archive_path(cache, *key)]
+        if packages:
+            if not extra.cached(cache, packages, suite, arch):
+                with cache.lock():
+                    if not extra.cached(cache, packages, suite, arch):
+                        extra.build(cache, packages, suite, arch)
+            self.archives.append(extra.archive_path(cache, packages, suite, arch))
