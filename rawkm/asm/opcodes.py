@@ -250,6 +250,7 @@ def find_form(opcode: int, dst: int, src: int, off: int, imm: int) -> Form | Non
     """The form of the instruction with these fields, None when there is none.
 
     The kernel refuses what has no form: an unknown opcode, a reserved field that is not 0, no such register.
+    But one field it does not look at: it takes an exit whatever its off, which has no form because RFC 9669 wants a 0 there.
     ``imm`` is signed; for ld_imm64 it is the 64-bit value of both slots.
     """
     if not _by_opcode:

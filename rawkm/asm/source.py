@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from rawkm.asm.opcodes import Form
 
 
-def dsl(insn: Insn) -> str:
+def dsl(insn: Insn, symbol: str = "") -> str:
     """The expression, in terms of the names in ``rawkm.asm``, that makes an equal instruction.
 
-    A map that is an object is shown by its name. What the DSL would refuse is shown as a plain ``Insn(…)``.
+    A map is shown by its name, or as ``symbol``, an expression. What the DSL would refuse is shown as a plain ``Insn(…)``.
     """
     form = None if insn.raw else opcodes.find_form(insn.opcode, insn.dst, insn.src, insn.off, insn.imm)
     if form is None or not _accepted(insn, form):
-        return _plain(insn)
+        return _plain(insn, symbol)
     field = opcodes.target_field(insn.opcode, insn.src)
     lo = _signed32(insn.imm)
     return form.dsl.format(
@@ -26,7 +26,7 @@ def dsl(insn: Insn) -> str:
         off=insn.off,
         imm=_constant(insn.imm) if insn.slots == 2 else insn.imm,
         jump=repr(insn.target) if insn.target is not None else insn.off if field == "off" else lo,
-        symbol=repr(insn.symbol_name) if insn.symbol is not None else lo,
+        symbol=symbol or (repr(insn.symbol_name) if insn.symbol is not None else lo),
         lo=lo,
         hi=insn.imm >> 32 & 0xFFFFFFFF,
     )
@@ -50,13 +50,13 @@ def _constant(value: int) -> str:
     return str(value) if -0x10000 <= value <= opcodes.S32[1] else hex(value & opcodes.ANY64[1])
 
 
-def _plain(insn: Insn) -> str:
+def _plain(insn: Insn, symbol: str = "") -> str:
     shown = [f"{insn.opcode:#04x}"]
     shown += [f"{name}={value}" for name in ("dst", "src", "off", "imm") if (value := getattr(insn, name))]
     if insn.target is not None:
         shown.append(f"target={insn.target!r}")
     if insn.symbol is not None:
-        shown.append(f"symbol={insn.symbol_name!r}")
+        shown.append(f"symbol={symbol or repr(insn.symbol_name)}")
     if insn.raw:
         shown.append("raw=True")
     return f"Insn({', '.join(shown)})"

@@ -47,9 +47,9 @@ def format(items: Iterable[Item], *, labels: bool = False, helpers: bool = False
     Raises AssembleError for an Insn that was made by hand with fields that are no instruction, together with
     a label or a map.
     """
-    program = _with_labels(tuple(items)) if labels else tuple(items)
+    program = with_labels(items) if labels else list(items)
     own = {item.name for item in program if isinstance(item, Label)}
-    names = _helper_names() if helpers else {}
+    names = helper_names() if helpers else {}
     names = {number: name for number, name in names.items() if name not in own}
     indent = "\t" if own else ""
     seen: dict[tuple[object, ...], str] = {}
@@ -75,7 +75,7 @@ def format(items: Iterable[Item], *, labels: bool = False, helpers: bool = False
 
 def format_insn(insn: Insn, *, helpers: bool = False) -> str:
     """One instruction as text, without its comment. For one that is two ``.insn``, they stand on two lines."""
-    return _insn(insn, _helper_names() if helpers else {}, set())
+    return _insn(insn, helper_names() if helpers else {}, set())
 
 
 def quoted(name: str) -> str:
@@ -170,8 +170,9 @@ def _shown(insn: Insn, name: str) -> object:
     return f"{insn.imm:#x}" if name == "imm" else getattr(insn, name)
 
 
-def _with_labels(program: tuple[Item, ...]) -> list[Item]:
+def with_labels(items: Iterable[Item]) -> list[Item]:
     """The program with labels for distances that lead to one of its instructions."""
+    program = list(items)
     starts: dict[int, int] = {}  # slot → index of its item
     known: dict[int, str] = {}  # slot → a label that stands there
     taken: set[str] = set()
@@ -207,7 +208,7 @@ def _with_labels(program: tuple[Item, ...]) -> list[Item]:
     return [item for index, old in enumerate(changed) for item in (*made.get(index, ()), old)]
 
 
-def _helper_names() -> dict[int, str]:
+def helper_names() -> dict[int, str]:
     from rawkm.uapi.constants import Helper
 
     return {
