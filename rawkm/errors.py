@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     SrcLoc = tuple[str, int]
 
 __all__ = [
+    "CANNOT_TRACE",
     "AssembleError",
     "AttachError",
     "BTFError",
@@ -21,6 +22,8 @@ __all__ = [
     "DisassembleError",
     "NotSupportedError",
     "RawkmError",
+    "RecordingError",
+    "ReplayMismatch",
     "RingCorrupt",
     "SchemaError",
     "SymbolError",
@@ -72,7 +75,8 @@ class SyscallError(RawkmError, OSError):
 class VerifierError(SyscallError):
     """PROG_LOAD refused the program. ``str()`` is a summary; ``log`` is the verifier's whole log.
 
-    ``insn_index``: the 8-byte slot that the log's last instruction names, or None; ``src_loc``: (file, line) that made it.
+    ``insn_index``: the 8-byte slot that the log's end is about, or None; ``insn``: that instruction as text, or "";
+    ``src_loc``: the (file, line) that made it, or None.
     """
 
     def __init__(
@@ -83,32 +87,42 @@ class VerifierError(SyscallError):
         attr: bytes = b"",
         hint: str = "",
         insn_index: int | None = None,
+        insn: str = "",
         src_loc: SrcLoc | None = None,
     ) -> None:
         super().__init__("bpf(BPF_PROG_LOAD)", errno, attr=attr, hint=hint)
         self.log = log
         self.insn_index = insn_index
+        self.insn = insn
         self.src_loc = src_loc
 
     def __str__(self) -> str:
-        text = super().__str__()
-        where = "" if self.src_loc is None else f" (made at {self.src_loc[0]}:{self.src_loc[1]})"
-        at = "" if self.insn_index is None else f" at instruction {self.insn_index}{where}"
+        where = "" if self.src_loc is None else f"{self.src_loc[0]}:{self.src_loc[1]}: "
+        at = "" if self.insn_index is None else f" at instruction {self.insn_index}"
+        shown = f", {self.insn}" if self.insn else ""
         words = _last_words(self.log)
-        return f"{text}{at}: {words}" if words else f"{text}{at}"
+        return f"{where}{super().__str__()}{at}{shown}{': ' if words else ''}{words}"
 
 
 # What the verifier prints after its complaint: statistics, and the states that show an infinite loop.
 _NOT_THE_COMPLAINT = ("processed ", "verification time", "stack depth", "max_states", "cur state:", "old state:")
+# How the lines before a complaint begin: instructions ("12: (85) call"), states and what else the walk tells.
+_BEFORE_THE_COMPLAINT = (*"0123456789", "from ", "func#", "Func#", "Live regs", "to caller")
+_COMPLAINT_LINES = 3
 
 
 def _last_words(log: str) -> str:
-    """The verifier's complaint."""
+    """The verifier's complaint: its last line, and those before it that belong to it."""
+    found: list[str] = []
     for line in reversed(log.splitlines()):
         words = line.strip()
+        if found and (not words or words.startswith(_BEFORE_THE_COMPLAINT)):
+            break
         if words and not words.startswith(_NOT_THE_COMPLAINT):
-            return words
-    return ""
+            found.append(words)
+        if len(found) == _COMPLAINT_LINES:
+            break
+    return "; ".join(reversed(found))
 
 
 class Culprit:
@@ -148,6 +162,10 @@ class AttachError(SyscallError):
         self.tried = tuple(tried)
 
 
+# The ``feature`` of a NotSupportedError that forbids tracing altogether: a missing capability, a filter, lockdown.
+CANNOT_TRACE = "rawkm cannot trace here"
+
+
 class NotSupportedError(RawkmError):
     """This kernel or container cannot do it. ``feature``: what; ``evidence``: what was tried and what came back."""
 
@@ -180,6 +198,14 @@ class DisassembleError(_Located):
     """Bytes that are no instruction."""
 
 
+class InterpreterError(RawkmError):
+    """A program that does what the kernel must not let it do."""
+
+
+class NotModelled(InterpreterError):
+    """A program that does what the interpreter has no model of."""
+
+
 class BTFError(RawkmError):
     """BTF data that is damaged, or a type or member that is not in it."""
 
@@ -194,3 +220,27 @@ class SchemaError(UsageError):
 
 class RingCorrupt(RawkmError):
     """A ring or perf buffer whose positions or headers contradict its size."""
+
+
+class RecordingError(RawkmError):
+    """A recording that cannot be read: no recording, damaged, or of a newer version."""
+
+
+class ReplayMismatch(RawkmError):
+    """A run that differs from its recording.
+
+    ``number``: of the recorded call, from 1 (0 where none is left); ``call``: its name with its command ("bpf(BPF_LINK_CREATE)");
+    ``field``: where it differs ("link_create.kprobe_multi.cnt", "args.fd", "name"); ``recorded`` and ``found``: as texts.
+    """
+
+    def __init__(self, number: int, call: str, field: str, recorded: str, found: str) -> None:
+        super().__init__(number, call, field, recorded, found)
+        self.number = number
+        self.call = call
+        self.field = field
+        self.recorded = recorded
+        self.found = found
+
+    def __str__(self) -> str:
+        at = f"call {self.number}, {self.call}" if self.number else self.call
+        return f"{at}: {self.field} is {self.found}, the recording has {self.recorded}"

@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-from errno import EACCES, EINVAL, EOPNOTSUPP, EPERM, ESRCH
+from errno import EACCES, EPERM
 
+from rawkm.answer import NO as NO
+from rawkm.answer import UNKNOWN as UNKNOWN
+from rawkm.answer import YES as YES
+from rawkm.answer import Answer as Answer
+from rawkm.answer import refused
 from rawkm.asm import R0, Mov, exit_
-from rawkm.errors import AttachError, BTFError, NotSupportedError, SyscallError, errno_name
-from rawkm.host import caps, cpus, denied, sysctl
+from rawkm.errors import BTFError, NotSupportedError, SyscallError
+from rawkm.host import caps, cpus, sysctl
+from rawkm.link import kprobe_multi as _kprobe_multi
 from rawkm.maps import MapSpec
 from rawkm.prog import ProgramSpec
 from rawkm.uapi.constants import AttachType, MapFlag, MapType, ProgType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from rawkm.answer import Probe
     from rawkm.syscall.kernel import Kernel
-
-VMLINUX_BTF = "/sys/kernel/btf/vmlinux"
-
-YES, NO, UNKNOWN = "yes", "no", "unknown"
-
-
-class Answer:
-    """``state``: YES, NO or UNKNOWN; ``evidence``: what was tried and what came back; ``help``: what would change it, or ""."""
-
-    __slots__ = ("evidence", "feature", "help", "state")
-
-    def __init__(self, feature: str, state: str, evidence: str, help: str = "") -> None:
-        self.feature = feature
-        self.state = state
-        self.evidence = evidence
-        self.help = help
-
-    def __repr__(self) -> str:
-        return f"Answer({self.feature!r}, {self.state}, {self.evidence!r})"
-
-    def error(self) -> NotSupportedError:
-        return NotSupportedError(f"{self.feature} does not work here", self.evidence, help=self.help)
-
-
-# A name that no kernel has: resolving it fails before anything is attached.
-_NO_SUCH_FUNCTION = "rawkm_probe_no_such_function"
 
 _EMPTY = ProgramSpec(
     "rawkm_probe",
@@ -48,79 +29,96 @@ _EMPTY = ProgramSpec(
     insns=[Mov.imm(R0, 0), exit_()],
 )
 
-
-def kprobe_multi(kernel: Kernel) -> Answer:
-    """Whether one link can attach many functions: by asking for a function that does not exist.
-
-    The kernel says ESRCH when it looked for the name (5.19 and later). Nothing is attached.
-    """
-    from rawkm.link import kprobe_multi as link
-
-    try:
-        prog = _EMPTY.load(kernel)
-    except SyscallError as err:
-        return _refused(kernel, "kprobe_multi", err, "load a tracing program", caps.CAP_BPF, caps.CAP_PERFMON)
-    with prog:
-        try:
-            link.attach(prog, syms=[_NO_SUCH_FUNCTION]).close()
-        except AttachError as err:
-            return _judge(kernel, err)
-    return Answer("kprobe_multi", UNKNOWN, f"LINK_CREATE attached to {_NO_SUCH_FUNCTION}, which should not exist")
+_answers: dict[tuple[int, Probe], tuple[Kernel, Answer]] = {}
 
 
-def _judge(kernel: Kernel, err: AttachError) -> Answer:
-    evidence = f"LINK_CREATE (kprobe_multi) → {errno_name(err.errno)}"
-    if err.errno == ESRCH:
-        return Answer("kprobe_multi", YES, f"{evidence} for a name that does not exist")
-    if err.errno == EOPNOTSUPP:
-        from rawkm.host import kconfig
-
-        config = kconfig.load(kernel)
-        said = config.get("FPROBE")
-        seen = f", and {config.source} says so" if said == "n" else ""
-        return Answer(
-            "kprobe_multi",
-            NO,
-            f"{evidence}: CONFIG_FPROBE is off in this kernel{seen}",
-            "a kernel built with CONFIG_FPROBE=y is needed",
-        )
-    if err.errno == EINVAL:
-        fields = _attr_has_kprobe_multi(kernel)
-        if fields is False:
-            return Answer(
-                "kprobe_multi",
-                NO,
-                f"{evidence}: this kernel's union bpf_attr (its BTF) has no link_create.kprobe_multi",
-                "Linux 5.18 or newer with CONFIG_FPROBE=y is needed",
-            )
-        return Answer("kprobe_multi", UNKNOWN if fields else NO, f"{evidence}: too old for kprobe_multi, or a 5.18 kernel")
-    return Answer("kprobe_multi", UNKNOWN, evidence)
+def ask(kernel: Kernel, probe: Probe) -> Answer:
+    """``probe``'s answer, asked for once: a conclusive one is kept, for what is unknown may be known next time."""
+    known = _answers.get((id(kernel), probe))
+    if known is not None and known[0] is kernel:
+        return known[1]
+    answer = probe(kernel)
+    if answer.state != UNKNOWN:
+        _answers[id(kernel), probe] = kernel, answer
+    return answer
 
 
-def _attr_has_kprobe_multi(kernel: Kernel) -> bool | None:
-    """Whether the kernel's own bpf_attr knows the fields; None when its BTF cannot be read."""
-    from rawkm.btf import Btf
+# -- ways to attach ------------------------------------------------------------------------------------------------------------
 
-    try:
-        btf = Btf(kernel.read_file(VMLINUX_BTF))
-        btf.member_offset("bpf_attr", "link_create.kprobe_multi.cnt")
-    except SyscallError:
-        return None
-    except BTFError:
-        return False
-    return True
+kprobe_multi = _kprobe_multi.probe
+
+
+def kprobe_session(kernel: Kernel) -> Answer:
+    """Linux 6.10."""
+    from rawkm.link.kprobe_session import probe
+
+    return probe(kernel)
+
+
+def fentry_multi(kernel: Kernel) -> Answer:
+    """Linux 7.2."""
+    from rawkm.link.tracing_multi import probe
+
+    return probe(kernel)
+
+
+def fentry(kernel: Kernel) -> Answer:
+    """Linux 5.5."""
+    from rawkm.link.tracing import probe
+
+    return probe(kernel)
+
+
+def fexit(kernel: Kernel) -> Answer:
+    """Linux 5.5."""
+    from rawkm.link.tracing import probe
+
+    return probe(kernel, AttachType.TRACE_FEXIT)
+
+
+def fsession(kernel: Kernel) -> Answer:
+    """Linux 7.0."""
+    from rawkm.link.tracing import probe
+
+    return probe(kernel, AttachType.TRACE_FSESSION)
+
+
+def kprobe(kernel: Kernel) -> Answer:
+    """A kprobe as a perf event: Linux 4.17."""
+    from rawkm.link.perf_kprobe import probe
+
+    return probe(kernel)
+
+
+def tracefs_kprobe(kernel: Kernel) -> Answer:
+    """A kprobe in tracefs."""
+    from rawkm.link.tracefs_kprobe import probe
+
+    return probe(kernel)
+
+
+def perf_link(kernel: Kernel) -> Answer:
+    """Links to perf events, and with them cookies: Linux 5.15."""
+    from rawkm.link.perf_event import probe
+
+    return probe(kernel)
+
+
+def raw_tracepoint(kernel: Kernel) -> Answer:
+    """Linux 4.17."""
+    from rawkm.link.raw_tracepoint import probe
+
+    return probe(kernel)
+
+
+def tracepoint(kernel: Kernel) -> Answer:
+    """A tracepoint as a perf event: Linux 4.7."""
+    from rawkm.link.tracepoint import probe
+
+    return probe(kernel)
 
 
 # -- the other things a trace needs --------------------------------------------------------------------------------------------
-
-
-def _refused(kernel: Kernel, feature: str, err: SyscallError, purpose: str, *needed: int) -> Answer:
-    """What a refused call means: a missing permission is a no, anything else is not known."""
-    evidence = f"{err.call} → {errno_name(err.errno)}"
-    if err.errno in (EPERM, EACCES):
-        why, help = denied.explain(kernel, purpose, *needed)
-        return Answer(feature, NO, f"{evidence}: {why}", help)
-    return Answer(feature, UNKNOWN, f"{evidence}{': ' if err.hint else ''}{err.hint}")
 
 
 def bpf_maps(kernel: Kernel) -> Answer:
@@ -130,7 +128,7 @@ def bpf_maps(kernel: Kernel) -> Answer:
         with spec.create(kernel) as m, m.mmap():
             return Answer("bpf maps", YES, "MAP_CREATE and mmap of an array map")
     except SyscallError as err:
-        return _refused(kernel, "bpf maps", err, "make maps", caps.CAP_BPF)
+        return refused(kernel, "bpf maps", err, "make maps", caps.CAP_BPF)
 
 
 def loading(kernel: Kernel) -> Answer:
@@ -138,7 +136,7 @@ def loading(kernel: Kernel) -> Answer:
     try:
         _EMPTY.load(kernel).close()
     except SyscallError as err:
-        return _refused(kernel, "tracing programs", err, "load a tracing program", caps.CAP_BPF, caps.CAP_PERFMON)
+        return refused(kernel, "tracing programs", err, "load a tracing program", caps.CAP_BPF, caps.CAP_PERFMON)
     return Answer("tracing programs", YES, "PROG_LOAD of a kprobe program")
 
 
@@ -149,7 +147,7 @@ def ring_buffer(kernel: Kernel) -> Answer:
     try:
         MapSpec("rawkm_probe", MapType.RINGBUF, max_entries=ring_size(1)).create(kernel).close()
     except SyscallError as err:
-        return _refused(kernel, "ring buffer", err, "make a ring buffer", caps.CAP_BPF)
+        return refused(kernel, "ring buffer", err, "make a ring buffer", caps.CAP_BPF)
     return Answer("ring buffer", YES, "MAP_CREATE")
 
 
@@ -160,13 +158,11 @@ def perf_buffer(kernel: Kernel) -> Answer:
     try:
         kernel.close(output_event(kernel, cpus.online(kernel)[0], 1 << 12))
     except SyscallError as err:
-        level = sysctl.number(kernel, "kernel/perf_event_paranoid")
-        strict = level is not None and level > 2
-        need = caps.CAP_SYS_ADMIN if strict else caps.CAP_PERFMON
-        answer = _refused(kernel, "perf buffer", err, "open per-CPU perf events", need)
-        if strict:
-            answer.evidence += f" (kernel.perf_event_paranoid is {level})"
-        return answer
+        if err.errno in (EACCES, EPERM):
+            from rawkm.link.perf_kprobe import perf_denied
+
+            return perf_denied(kernel, "perf buffer", err)
+        return refused(kernel, "perf buffer", err, "open per-CPU perf events")
     return Answer("perf buffer", YES, "perf_event_open of a BPF output event on one CPU")
 
 
@@ -199,13 +195,13 @@ def symbol_addresses(kernel: Kernel) -> Answer:
 
 def kernel_btf(kernel: Kernel) -> Answer:
     """Whether the kernel tells its types."""
-    from rawkm.btf import Btf
+    from rawkm.btf.kernel import VMLINUX, vmlinux
 
     try:
-        btf = Btf(kernel.read_file(VMLINUX_BTF))
+        btf = vmlinux(kernel)
     except (SyscallError, BTFError) as err:
         return Answer("kernel BTF", NO, str(err), "a kernel built with CONFIG_DEBUG_INFO_BTF=y has it")
-    return Answer("kernel BTF", YES, f"{VMLINUX_BTF}: {btf.last_id:,} types")
+    return Answer("kernel BTF", YES, f"{VMLINUX}: {btf.last_id:,} types")
 
 
 def process_trees(kernel: Kernel) -> Answer:
@@ -215,7 +211,7 @@ def process_trees(kernel: Kernel) -> Answer:
     try:
         Tree(kernel).close()
     except SyscallError as err:
-        return _refused(kernel, "process trees", err, "follow forks", caps.CAP_BPF, caps.CAP_PERFMON)
+        return refused(kernel, "process trees", err, "follow forks", caps.CAP_BPF, caps.CAP_PERFMON)
     except NotSupportedError as err:
         return Answer("process trees", NO, err.evidence, err.help)
     return Answer("process trees", YES, "raw tracepoints sched_process_fork and sched_process_free")
@@ -225,6 +221,16 @@ ALL = (
     bpf_maps,
     loading,
     kprobe_multi,
+    kprobe_session,
+    fentry_multi,
+    fentry,
+    fexit,
+    fsession,
+    kprobe,
+    tracefs_kprobe,
+    perf_link,
+    raw_tracepoint,
+    tracepoint,
     ring_buffer,
     perf_buffer,
     function_list,

@@ -142,6 +142,16 @@ class Btf:
             raise BTFError("a BTF function's name lies behind the string section")
         return iter([data[start + offset : find(b"\0", start + offset)] for offset in offsets])
 
+    def function_ids(self) -> dict[bytes, list[int]]:
+        """Name → the ids of the functions that have it; of a split BTF only its own."""
+        words, infos = self._sections.words, self._infos_of(FUNC)
+        places = self._places
+        ids = [id for id, place in enumerate(places, self.first_id) if words[place] in infos]
+        found: dict[bytes, list[int]] = {}
+        for id, name in zip(ids, self.functions(), strict=True):
+            found.setdefault(name, []).append(id)
+        return found
+
     # -- layout ----------------------------------------------------------------------------------------------
 
     def resolve(self, id: int) -> Type:
@@ -246,6 +256,16 @@ class Btf:
         if not isinstance(proto, Proto):
             raise BTFError(f"BTF type {found.id} ({found!r}) is no function with a prototype")
         return proto
+
+    def is_variadic(self, function: int) -> bool:
+        """Whether the FUNC with this id takes a variable number of arguments. Decodes nothing: it is asked for thousands."""
+        words = self._sections.words
+        proto = words[self._places[function - self.first_id] + 1] - self.first_id
+        if not 0 <= proto < len(self._places):
+            return self.func_args(function)[-1:] == (("", 0),)
+        at = self._places[proto]
+        count = words[at] & VLEN_MASK
+        return count > 0 and not words[at + 2 * count] and not words[at + 2 * count + 1]
 
     def func_args(self, function: str | int) -> tuple[tuple[str, int], ...]:
         """(name, type id) of each argument; the varargs of a C function are a last ("", 0)."""

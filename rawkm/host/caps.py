@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from rawkm.syscall.kernel import Kernel
 
 CAP_DAC_READ_SEARCH = 2
+CAP_NET_ADMIN = 12
 CAP_SYS_PTRACE = 19
 CAP_SYS_ADMIN = 21
 CAP_SYS_RESOURCE = 24
@@ -19,6 +20,7 @@ CAP_BPF = 39
 
 NAMES = {
     CAP_DAC_READ_SEARCH: "CAP_DAC_READ_SEARCH",
+    CAP_NET_ADMIN: "CAP_NET_ADMIN",
     CAP_SYS_PTRACE: "CAP_SYS_PTRACE",
     CAP_SYS_ADMIN: "CAP_SYS_ADMIN",
     CAP_SYS_RESOURCE: "CAP_SYS_RESOURCE",
@@ -28,9 +30,9 @@ NAMES = {
 }
 
 
-def effective(kernel: Kernel) -> int:
-    """The effective set as a bit mask (bit n = capability n)."""
-    for line in kernel.read_file("/proc/self/status").splitlines():
+def effective(kernel: Kernel, pid: int | None = None) -> int:
+    """The effective set of this process, or of another, as a bit mask (bit n = capability n)."""
+    for line in kernel.read_file(f"/proc/{'self' if pid is None else pid}/status").splitlines():
         if line.startswith(b"CapEff:"):
             return int(line.split()[1], 16)
     return 0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rawkm.errors import NotSupportedError, SyscallError
-from rawkm.host import caps, memlock, sysctl
+from rawkm.errors import CANNOT_TRACE, NotSupportedError, SyscallError
+from rawkm.host import caps, confinement, memlock, sysctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,12 +17,12 @@ def explain(kernel: Kernel, purpose: str, *needed: int) -> tuple[str, str]:
         names = " and ".join(missing)
         verb = "is" if len(missing) == 1 else "are"
         return f"{names} {verb} missing, needed to {purpose}", f"run as root, or give {names}"
-    if _in_user_namespace(kernel):
+    if confinement.user_namespace(kernel):
         return (
             "this is a user namespace, whose capabilities the kernel does not accept for tracing",
             "run in the initial user namespace",
         )
-    if _seccomp(kernel):
+    if confinement.seccomp(kernel) == "filter":
         return "a seccomp filter forbids bpf(2)", "run the container with a seccomp profile that allows bpf and perf_event_open"
     level = sysctl.lockdown(kernel)
     if level not in (None, "none"):
@@ -39,19 +39,4 @@ def explain(kernel: Kernel, purpose: str, *needed: int) -> tuple[str, str]:
 def error(kernel: Kernel, err: SyscallError, purpose: str, *needed: int) -> NotSupportedError:
     """What to raise for ``err``, an EPERM."""
     why, help = explain(kernel, purpose, *needed)
-    return NotSupportedError("rawkm cannot trace here", f"{err}: {why}", help=help)
-
-
-def _in_user_namespace(kernel: Kernel) -> bool:
-    """The initial namespace maps every id to itself."""
-    try:
-        return kernel.read_file("/proc/self/uid_map").split() != [b"0", b"0", b"4294967295"]
-    except SyscallError:
-        return False
-
-
-def _seccomp(kernel: Kernel) -> bool:
-    for line in kernel.read_file("/proc/self/status").splitlines():
-        if line.startswith(b"Seccomp:"):
-            return line.split()[1] == b"2"
-    return False
+    return NotSupportedError(CANNOT_TRACE, f"{err}: {why}", help=help)

@@ -98,6 +98,60 @@ RULES: tuple[Rule, ...] = (
     ),
 )
 
+# What must never get a trampoline, on any kernel, whatever the user drops: those that a trampoline itself goes through.
+# Linux 6.1 lets fentry attach to __rcu_read_lock and hangs, 5.10 to rcu_read_unlock_strict and dies (kernel/bpf/verifier.c,
+# btf_id_deny, has most of them by now; kernel/bpf/trampoline.c).
+TRAMPOLINE_RULES: tuple[Rule, ...] = (
+    (
+        "the trampoline itself runs through it",
+        (
+            "migrate_disable",
+            "migrate_enable",
+            "__migrate_enable",
+            "___migrate_enable",
+            "__rcu_read_lock*",
+            "__rcu_read_unlock*",
+            "rcu_read_unlock_strict",
+            "rcu_read_lock_any_held",
+            "rcu_lockdep_current_cpu_online",
+            "preempt_count_add",
+            "preempt_count_sub",
+            "__bpf_prog_enter*",
+            "__bpf_prog_exit*",
+            "__bpf_tramp_enter",
+            "__bpf_tramp_exit",
+        ),
+    ),
+)
+
+# Functions that do not return: a trampoline that waits for it is never given back (kernel/bpf/verifier.c, noreturn_deny).
+NORETURN_RULES: tuple[Rule, ...] = (
+    (
+        "it does not return",
+        (
+            "do_exit",
+            "do_group_exit",
+            "do_task_dead",
+            "make_task_dead",
+            "rewind_stack_and_make_dead",
+            "kthread_exit",
+            "kthread_complete_and_exit",
+            "__module_put_and_kthread_exit",
+            "__*_sys_exit",
+            "__*_sys_exit_group",
+            "cpu_startup_entry",
+            "stop_this_cpu",
+            "panic",
+            "vpanic",
+            "nmi_panic_self_stop",
+            "x86_64_start_kernel",
+            "start_kernel",
+            "rest_init",
+            "arch_call_rest_init",
+        ),
+    ),
+)
+
 # Worth counting, but each record that is sent through a ring buffer makes two hits of them (6.12; 7.2 has another lock).
 RING_RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("the ring buffer takes its lock with it at each hit", ("_raw_spin_lock_irqsave", "_raw_spin_unlock_irqrestore")),
@@ -120,6 +174,15 @@ class DenyList:
         rules = (("denied by --deny", tuple(extra)), *NO_FUNCTIONS, *chosen)
         self._groups = [(reason, _Globs(globs)) for reason, globs in rules]
         self._all = _Globs([glob for _, globs in rules for glob in globs])
+
+    @classmethod
+    def of(cls, *rules: Rule) -> DenyList:
+        """Of these rules, and of what is no function."""
+        made = cls(builtin=False)
+        every = (*NO_FUNCTIONS, *rules)
+        made._groups = [(reason, _Globs(globs)) for reason, globs in every]
+        made._all = _Globs([glob for _, globs in every for glob in globs])
+        return made
 
     def denied(self, names: Sequence[bytes]) -> dict[bytes, str]:
         """Those of ``names`` that are denied, each with the reason of the first rule that says so."""

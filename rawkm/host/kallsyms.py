@@ -36,19 +36,31 @@ def parse(chunks: Iterable[bytes], prefixes: Sequence[bytes] = ()) -> Iterator[t
     """As ``functions``, over the file's pieces. Lines that are none of kallsyms are passed over."""
     wanted = tuple(prefixes) or b""
     for text in whole_lines(chunks):
-        for line in _lines(text, prefixes):
-            address, _, rest = line.partition(b" ")
-            kind, _, symbol = rest.partition(b" ")
-            name, tab, module = symbol.partition(b"\t")
-            if len(kind) != 1 or kind not in _TEXT or not name or not name.startswith(wanted):
-                continue
-            module = module[1:-1] if tab else b""
-            if module in _PSEUDO_MODULES:
-                continue
-            try:
-                yield int(address, 16), name, module
-            except ValueError:
-                pass
+        for found in _parsed(_lines(text, prefixes)):
+            if found[1].startswith(wanted):
+                yield found
+
+
+def holding(kernel: Kernel, needles: Sequence[bytes]) -> Iterator[tuple[int, bytes, bytes]]:
+    """As ``functions``, of those whose lines hold one of ``needles``; a newline stands in front of each line and behind it."""
+    for text in whole_lines(kernel.read_chunks(PATH)):
+        yield from _parsed(lines_holding_any(text, needles))
+
+
+def _parsed(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes, bytes]]:
+    for line in lines:
+        address, _, rest = line.partition(b" ")
+        kind, _, symbol = rest.partition(b" ")
+        name, tab, module = symbol.partition(b"\t")
+        if len(kind) != 1 or kind not in _TEXT or not name:
+            continue
+        module = module[1:-1] if tab else b""
+        if module in _PSEUDO_MODULES:
+            continue
+        try:
+            yield int(address, 16), name, module
+        except ValueError:
+            pass
 
 
 class Addresses:

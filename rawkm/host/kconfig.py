@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 
 from rawkm.errors import SyscallError
@@ -31,7 +30,7 @@ class KernelConfig:
 
 def load(kernel: Kernel) -> KernelConfig:
     """Reads /proc/config.gz, else the distribution's copy beside the kernel or its modules."""
-    release = os.uname().release
+    release, _ = kernel.uname()
     for path in ("/proc/config.gz", f"/boot/config-{release}", f"/lib/modules/{release}/config"):
         try:
             data = kernel.read_file(path)

@@ -19,8 +19,11 @@ def number(kernel: Kernel, name: str) -> int | None:
 
 
 def lockdown(kernel: Kernel) -> str | None:
-    """The kernel's lockdown level: "none", "integrity" or "confidentiality"; None when it has no lockdown or hides it."""
-    text = _text(kernel, "/sys/kernel/security/lockdown")
+    """The kernel's lockdown level: "none", "integrity" or "confidentiality"; None when it has no lockdown or hides it.
+
+    Where securityfs is not mounted, as in containers, it is read through a mount that nobody else sees (CAP_SYS_ADMIN).
+    """
+    text = _text(kernel, "/sys/kernel/security/lockdown") or _detached(kernel, "securityfs", "lockdown")
     if text is None or "[" not in text:
         return None
     return text[text.index("[") + 1 : text.index("]")]
@@ -29,5 +32,21 @@ def lockdown(kernel: Kernel) -> str | None:
 def _text(kernel: Kernel, path: str) -> str | None:
     try:
         return kernel.read_file(path).decode("ascii", "replace").strip()
+    except SyscallError:
+        return None
+
+
+def _detached(kernel: Kernel, filesystem: str, name: str) -> str | None:
+    try:
+        context = kernel.fsopen(filesystem)
+        try:
+            kernel.fsconfig_create(context)
+            mount = kernel.fsmount(context)
+        finally:
+            kernel.close(context)
+        try:
+            return kernel.read_file(name, dir_fd=mount).decode("ascii", "replace").strip()
+        finally:
+            kernel.close(mount)
     except SyscallError:
         return None

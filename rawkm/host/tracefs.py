@@ -58,6 +58,27 @@ class TraceFs:
         self._note(self._why(refused))
         return None
 
+    def append(self, name: str, line: str) -> None:
+        """Writes ``line`` to the end of the file ``name``, which is a command.
+
+        Raises SyscallError: what the kernel says to it, or why the file cannot be opened.
+        """
+        refused: SyscallError | None = None
+        for place in self._places():
+            try:
+                if place == _DETACHED:
+                    self._kernel.append_file(name, line.encode(), dir_fd=self._dir_fd)
+                else:
+                    self._kernel.append_file(f"{place}/{name}", line.encode())
+            except SyscallError as err:
+                if err.errno != ENOENT or self._is_tracefs(place):
+                    raise
+                refused = err
+            else:
+                self.place = place
+                return
+        raise refused or self._mount_error or SyscallError(f"openat({name})", ENOENT)
+
     def _places(self) -> Iterator[str]:
         """Where to look: where something was found before, else everywhere."""
         if self.place:

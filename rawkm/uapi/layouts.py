@@ -20,7 +20,8 @@ DEFINITIONS: tuple[Definition, ...] = (
 )
 
 _BY_NAME = {definition.name: definition for definition in DEFINITIONS}
-_BY_CMD = {d.cmd: d for d in DEFINITIONS if d.cmd >= 0 and not d.variant}
+#: The definition of each command; of LINK_CREATE without a variant.
+BY_CMD = {d.cmd: d for d in DEFINITIONS if d.cmd >= 0 and not d.variant}
 
 #: The structs that are no attrs, without their variants.
 STRUCTS = tuple(d.name for d in DEFINITIONS if d.cmd < 0 and not d.variant)
@@ -35,8 +36,9 @@ PACKED = (
     *("prog_get_fd_by_id", "map_get_fd_by_id", "btf_get_fd_by_id", "link_get_fd_by_id"),
     *("obj_get_info_by_fd", "enable_stats"),
     *("link_create", "link_create.perf_event", "link_create.kprobe_multi", "link_create.tracing"),
+    "link_create.tracing_multi",
     *("prog_info", "map_info", "btf_info", "link_info", "link_info.kprobe_multi", "link_info.perf_event.kprobe"),
-    *("link_info.tracing", "link_info.raw_tracepoint"),
+    *("link_info.tracing", "link_info.raw_tracepoint", "link_info.perf_event.tracepoint"),
     *("perf_event_attr", "perf_event_attr.kprobe"),
 )
 
@@ -47,7 +49,7 @@ def for_attr(cmd: int, data: bytes | bytearray | memoryview) -> Definition:
     The command decides, for LINK_CREATE its attach_type too. The modifier Cmd.COMMON_ATTRS is ignored. Raises
     UsageError for a command without a definition.
     """
-    found = _BY_CMD.get(cmd & ~Cmd.COMMON_ATTRS)
+    found = BY_CMD.get(cmd & ~Cmd.COMMON_ATTRS)
     if found is None:
         raise UsageError(f"no layout of bpf command {cmd}")
     if found is link.LINK_CREATE:

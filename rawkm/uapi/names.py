@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 
 
 @cache
@@ -28,6 +28,7 @@ def name(namespace: type, value: int) -> str:
     return _by_value(namespace).get(value) or f"{value:#x} {_unknown(namespace)}"
 
 
+@lru_cache(1024)
 def flags(namespace: type, value: int) -> str:
     """The UAPI names of the bits of a value, as "BPF_F_NO_PREALLOC|BPF_F_NUMA_NODE|0x80000000".
 

@@ -707,6 +707,32 @@ LINK_CREATE_TRACING = Layout(
     ),
 )
 
+LINK_CREATE_TRACING_MULTI = Layout(
+    "LINK_CREATE",
+    "tracing_multi",
+    28,
+    "link_create.tracing_multi",
+    36,
+    "=IIIIQQI",
+    (
+        "link_create.prog_fd",
+        "link_create.target_fd",
+        "link_create.attach_type",
+        "link_create.flags",
+        "link_create.tracing_multi.ids",
+        "link_create.tracing_multi.cookies",
+        "link_create.tracing_multi.cnt",
+    ),
+    (
+        ("link_create.tracing_multi.ids", "u32s"),
+        ("link_create.tracing_multi.cookies", "u64s"),
+    ),
+    (
+        ("link_create.map_fd", "link_create.prog_fd"),
+        ("link_create.target_ifindex", "link_create.target_fd"),
+    ),
+)
+
 PROG_INFO = Layout(
     "prog_info",
     "",
@@ -911,6 +937,25 @@ LINK_INFO_RAW_TRACEPOINT = Layout(
         "raw_tracepoint.cookie",
     ),
     (("raw_tracepoint.tp_name", "out"),),
+)
+
+LINK_INFO_PERF_EVENT_TRACEPOINT = Layout(
+    "link_info",
+    "perf_event.tracepoint",
+    -1,
+    "link_info.perf_event.tracepoint",
+    64,
+    "=III4xI4xQI4xQ16x",
+    (
+        "type",
+        "id",
+        "prog_id",
+        "perf_event.type",
+        "perf_event.tracepoint.tp_name",
+        "perf_event.tracepoint.name_len",
+        "perf_event.tracepoint.cookie",
+    ),
+    (("perf_event.tracepoint.tp_name", "out"),),
 )
 
 PERF_EVENT_ATTR = Layout(
