@@ -31,6 +31,10 @@ class MappedMemory:
         self._u64 = self.view[: length & ~7].cast("Q")
         self._u32 = self.view[: length & ~3].cast("I")
 
+    def read(self, offset: int, length: int) -> memoryview:
+        """The pages themselves, not a copy."""
+        return self.view[offset : offset + length]
+
     def load_u32(self, offset: int) -> int:
         return self._u32[offset >> 2]
 
