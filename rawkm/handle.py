@@ -24,6 +24,11 @@ class Handle:
             fd, self.fd = self.fd, -1
             self.kernel.close(fd)
 
+    def give_up(self) -> int:
+        """The fd, which is the caller's to close from now on."""
+        fd, self.fd = self.fd, -1
+        return fd
+
     def __enter__(self) -> Self:
         return self
 

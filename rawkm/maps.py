@@ -76,7 +76,8 @@ class MapSpec:
         try:
             fd = memlock.with_room(kernel, lambda: kernel.bpf(packed.MAP_CREATE, values)).ret
         except SyscallError as err:
-            err.hint = _CREATE_HINTS.get(err.errno, "")
+            why = _CREATE_HINTS.get(err.errno, "")
+            err.hint = f"the map {self.name}{': ' if why else ''}{why}"
             raise
         return Map(kernel, fd, self)
 

@@ -15,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rawkm.btf import Btf
     from rawkm.syscall.kernel import Kernel
     from rawkm.uapi.layout import Layout
 
@@ -55,16 +56,18 @@ def by_id(kernel: Kernel, kind: str, id: int) -> Handle:
 class LoadedProgram:
     """A program as the kernel keeps it. ``xlated``: its instructions after the verifier's rewriting, b"" where they are hidden.
 
-    ``map_ids``: the maps that it uses.
+    ``map_ids``: the maps that it uses. ``functions``: (slot, name) of its subprograms, where it was loaded with BTF.
     """
 
-    __slots__ = ("id", "map_ids", "name", "type", "xlated")
+    __slots__ = ("functions", "id", "map_ids", "name", "type", "xlated")
 
     def __init__(self, kernel: Kernel, id: int) -> None:
         with by_id(kernel, "prog", id) as prog:
             sizes, _ = kernel.obj_info(prog.fd, packed.PROG_INFO)
             code = bytearray(_int(sizes["xlated_prog_len"]))
             maps = bytearray(4 * _int(sizes["nr_map_ids"]))
+            record = _int(sizes["func_info_rec_size"])
+            functions = bytearray(record * _int(sizes["nr_func_info"]))
             info, _ = kernel.obj_info(
                 prog.fd,
                 packed.PROG_INFO,
@@ -73,6 +76,9 @@ class LoadedProgram:
                     "xlated_prog_insns": code,
                     "nr_map_ids": len(maps) // 4,
                     "map_ids": maps,
+                    "func_info_rec_size": record,
+                    "nr_func_info": sizes["nr_func_info"],
+                    "func_info": functions,
                 },
             )
         self.id = id
@@ -81,6 +87,24 @@ class LoadedProgram:
         # kernel.bpf_stats and dump rights: bpf_dump_raw_ok() hides them from readers without CAP_PERFMON.
         self.xlated = bytes(code) if _int(info["xlated_prog_insns"]) else b""
         self.map_ids: list[int] = memoryview(maps).cast("I").tolist()
+        self.functions: list[tuple[int, str]] = []
+        if functions and _int(info["func_info"]):
+            types = btf(kernel, _int(info["btf_id"]))
+            # struct bpf_func_info: u32 insn_off, u32 type_id.
+            for at in range(0, len(functions), record):
+                slot, type = memoryview(functions)[at : at + 8].cast("I")
+                self.functions.append((slot, types.type(type).name))
+
+
+def btf(kernel: Kernel, id: int) -> Btf:
+    """The types of the BTF object ``id``. Raises BTFError for one that goes on behind another's."""
+    from rawkm.btf import Btf
+
+    with by_id(kernel, "btf", id) as handle:
+        size = _int(kernel.obj_info(handle.fd, packed.BTF_INFO)[0]["btf_size"])
+        data = bytearray(size)
+        kernel.obj_info(handle.fd, packed.BTF_INFO, {"btf": data, "btf_size": size})
+    return Btf(data)
 
 
 def map_name(kernel: Kernel, id: int) -> str:

@@ -22,6 +22,7 @@ LICENSE = "Dual MIT/GPL"
 
 # The verifier gives up with EAGAIN when a signal is pending; libbpf and cilium/ebpf try five times, too.
 _TRIES = 5
+_RECURSION_MISSES_END = 216
 _LOG_FIRST = 1 << 16
 _LOG_LAST = (1 << 32) - 1 >> 2  # kernel/bpf/log.c, bpf_verifier_log_attr_valid
 
@@ -30,10 +31,11 @@ class ProgramSpec:
     """A program to be. ``type``: a ProgType; ``attach_type``: the AttachType it will have, which many types fix at load.
 
     ``insns``: instructions and labels; the maps they name by MapSpec are created at load. ``license``: as the kernel reads it;
-    most tracing helpers want one that is GPL-compatible.
+    most tracing helpers want one that is GPL-compatible. ``attach_btf_id``: the function that a TRACING program is for (Linux
+    5.5), in the BTF of the kernel, or in that of the module whose fd is ``attach_btf_fd`` (Linux 5.11).
     """
 
-    __slots__ = ("attach_type", "flags", "insns", "license", "name", "type")
+    __slots__ = ("attach_btf_fd", "attach_btf_id", "attach_type", "flags", "insns", "license", "name", "type")
 
     def __init__(
         self,
@@ -42,6 +44,8 @@ class ProgramSpec:
         *,
         insns: Sequence[Item],
         attach_type: int = 0,
+        attach_btf_id: int = 0,
+        attach_btf_fd: int = 0,
         license: str = LICENSE,
         flags: int = 0,
     ) -> None:
@@ -50,6 +54,8 @@ class ProgramSpec:
         self.name = name
         self.type = type
         self.attach_type = attach_type
+        self.attach_btf_id = attach_btf_id
+        self.attach_btf_fd = attach_btf_fd
         self.insns = tuple(insns)
         self.license = license
         self.flags = flags
@@ -87,6 +93,8 @@ class ProgramSpec:
             "prog_flags": self.flags,
             "prog_name": self.name.encode(),
             "expected_attach_type": self.attach_type,
+            "attach_btf_id": self.attach_btf_id,
+            "attach_btf_obj_fd": self.attach_btf_fd,
         }
         # A log buffer that is too small turns success into ENOSPC: none at first, one when the kernel has refused.
         try:
@@ -97,21 +105,34 @@ class ProgramSpec:
                 return fd
             if not log:
                 raise
-            index, loc = self._blame(log)
-            raise VerifierError(err.errno, log=log, attr=err.attr, insn_index=index, src_loc=loc) from None
+            raise self._blamed(err, log) from None
 
-    def _blame(self, log: str) -> tuple[int | None, tuple[str, int] | None]:
-        """The slot of the instruction that the log's end is about, and the line that made it.
+    def _blamed(self, err: SyscallError, log: str) -> VerifierError:
+        """The error, with the instruction that the log's end is about."""
+        from rawkm.asm import format_insn
 
-        That is the last one shown ("12: (85) call …"), or what is named where none is ("jump out of range from insn 3 to 9").
-        """
         slots = locate(self.insns)
-        for line in reversed(log.splitlines()):
-            number, colon, rest = line.partition(": ")
-            shown = number if colon and rest.startswith("(") else line.partition(" insn ")[2].partition(" ")[0]
-            if shown.isdigit() and int(shown) < len(slots):
-                return int(shown), slots[int(shown)].loc
-        return None, None
+        at = _blame(log, len(slots))
+        if at is None:
+            return VerifierError(err.errno, log=log, attr=err.attr)
+        insn = slots[at]
+        text = format_insn(insn, helpers=True)
+        return VerifierError(err.errno, log=log, attr=err.attr, insn_index=at, insn=text, src_loc=insn.loc)
+
+
+def _blame(log: str, slots: int) -> int | None:
+    """The slot of the instruction that the end of the log of a program of so many slots is about.
+
+    That is the last one shown ("12: (85) call …"), or what is named where none is ("jump out of range from insn 3 to 9").
+    """
+    for line in reversed(log.splitlines()):
+        number, colon, rest = line.partition(": ")
+        shown = number if colon and rest.startswith("(") else line.partition(" insn ")[2].partition(" ")[0]
+        if shown.isdecimal() and int(shown) < slots:
+            return int(shown)
+        if line.startswith("last insn "):
+            return slots - 1
+    return None
 
 
 def _persistent(kernel: Kernel, values: Mapping[str, Value]) -> int:
@@ -165,6 +186,16 @@ class Program(Handle):
     def info(self) -> dict[str, int | bytes]:
         """The fields of bpf_prog_info that this kernel fills in; ``recursion_misses`` since 5.12."""
         return self.kernel.obj_info(self.fd, packed.PROG_INFO)[0]
+
+    def recursion_misses(self) -> int | None:
+        """Hits for which the kernel did not run it, as a program ran on that CPU already; None where the kernel does not tell.
+
+        Linux 5.12 counts them, those of a single kprobe only since 6.7 (see PerfEventLink.missed).
+        """
+        info, filled = self.kernel.obj_info(self.fd, packed.PROG_INFO)
+        misses = info["recursion_misses"]
+        assert isinstance(misses, int)
+        return misses if filled >= _RECURSION_MISSES_END else None
 
     def test_run(self, *, data: bytes | None = None, repeat: int = 0) -> int:
         """BPF_PROG_TEST_RUN in this task's context; the program's return value. Raises SyscallError 524 where the type cannot."""

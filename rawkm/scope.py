@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from errno import EPERM
 
-from rawkm.command import Command
 from rawkm.errors import BTFError, NotSupportedError, RawkmError, SyscallError
 from rawkm.link import raw_tracepoint
 from rawkm.programs.follow import Follow, Namespace, TaskOffsets
@@ -17,10 +16,10 @@ if TYPE_CHECKING:
     from rawkm.handle import Handle
     from rawkm.maps import Map
     from rawkm.prog import Program, ProgramSpec
-    from rawkm.syscall.kernel import Kernel
+    from rawkm.syscall.kernel import Child, Kernel
 
-# include/linux/proc_ns.h, PROC_PID_INIT_INO.
-_INITIAL_PID_NAMESPACE = 0xEFFFFFFC
+#: include/linux/proc_ns.h, PROC_PID_INIT_INO.
+INITIAL_PID_NAMESPACE = 0xEFFFFFFC
 _VMLINUX = "/sys/kernel/btf/vmlinux"
 
 
@@ -33,7 +32,7 @@ class Tree:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         device, inode = kernel.identity("/proc/self/ns/pid")
-        self._initial = inode == _INITIAL_PID_NAMESPACE
+        self._initial = inode == INITIAL_PID_NAMESPACE
         self.follow = Follow(None if self._initial else Namespace(device, inode))
         self.maps: dict[str, Map] = {}
         self._open: list[Handle] = []
@@ -69,9 +68,9 @@ class Tree:
         self._open.append(prog)
         return prog
 
-    def start(self, argv: Sequence[str], *, stdout_to_stderr: bool) -> Command:
+    def start(self, argv: Sequence[str], *, stdout_to_stderr: bool) -> Child:
         """The command, in the set and waiting for its start."""
-        return Command(argv, seed=self._seed_self, stdout_to_stderr=stdout_to_stderr)
+        return self._kernel.start(argv, seed=self._seed_self, stdout_to_stderr=stdout_to_stderr)
 
     def _seed_self(self) -> None:
         assert self._seed is not None
@@ -105,10 +104,10 @@ class Tree:
 
 
 def _task_offsets(kernel: Kernel) -> TaskOffsets:
-    from rawkm.btf import Btf
+    from rawkm.btf.kernel import vmlinux
 
     try:
-        btf = Btf(kernel.read_file(_VMLINUX))
+        btf = vmlinux(kernel)
         return TaskOffsets(btf.member_offset("task_struct", "pid"), btf.member_offset("task_struct", "tgid"))
     except (SyscallError, BTFError) as err:
         raise NotSupportedError(

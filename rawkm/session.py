@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from errno import EACCES, EPERM
-from time import perf_counter
 
-from rawkm import backend
+from rawkm.backend import ladder
+from rawkm.backend.model import Need, no_step
 from rawkm.errors import NotSupportedError, RawkmError, SyscallError
 from rawkm.host import cpus
 from rawkm.programs import common, count
-from rawkm.programs.locate import AddressTable, Cookie
+from rawkm.programs.locate import AddressTable, Constant, Cookie
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Self
 
-    from rawkm.backend import Attachment
+    from rawkm.backend.model import Attachment, Step
     from rawkm.buffers import Batch, PerfBuf, RingBuf
     from rawkm.errors import Culprit
     from rawkm.maps import Map
     from rawkm.prog import Program, ProgramSpec
+    from rawkm.programs.context import Context
+    from rawkm.programs.locate import Locator
+    from rawkm.programs.mute import Mute
     from rawkm.scope import Tree
     from rawkm.syscall.kernel import Kernel, Memory
     from rawkm.targets import Target
@@ -39,6 +42,7 @@ class Account:
         "hits",
         "missed",
         "recursion_misses",
+        "tried",
         "unfollowed",
     )
 
@@ -52,16 +56,18 @@ class Account:
         self.dropped = 0
         self.missed: int | None = None
         self.recursion_misses: int | None = None
+        # Backends that could not be taken, each with the reason.
+        self.tried: list[tuple[str, str]] = []
         self.unfollowed = 0
 
 
 class Session:
-    """One program on many functions. A subclass per job says which program and what to make of its maps.
+    """One job on many functions. A subclass per job says which program and what to make of its maps.
 
-    ``attach()``, ``activate()``, the job's own reading, ``finish()``; ``close()`` from any state.
+    ``attach()``, ``activate()``, the job's own reading, ``finish()``; ``close()`` from any state. ``need``: when it shall run.
     """
 
-    def __init__(self, kernel: Kernel, targets: Sequence[Target], *, tree: Tree | None = None) -> None:
+    def __init__(self, kernel: Kernel, targets: Sequence[Target], *, tree: Tree | None = None, need: Need | None = None) -> None:
         self.kernel = kernel
         self.targets = targets
         self.account = Account()
@@ -69,18 +75,23 @@ class Session:
         # The indexes of the targets that are attached.
         self.attached: list[int] = []
         self.cpus = max(cpus.possible(kernel)) + 1
+        self.need = need or Need()
+        # Whether the program asks for them.
+        self.cookies = True
         self._tree = tree
-        self._prog: Program | None = None
+        self._progs: list[Program] = []
+        self._maps: dict[str, Map] = {}
         self._attachment: Attachment | None = None
         self._memory: list[Memory] = []
         self._switch: Memory | None = None
-        # Whether the program asks for them.
-        self._cookies = True
         self._before: tuple[int | None, int | None] = (None, None)
+        # What should be known before it happens: set by who can show it.
+        self.on_remark: Callable[[str], None] = _nobody_listens
 
     # -- for the jobs ----------------------------------------------------------------------------------------------------------
 
-    def _spec(self) -> ProgramSpec:
+    def _spec(self, context: Context, locate: Locator | None) -> ProgramSpec:  # noqa: ARG002
+        """``locate``: None leaves the choice to the job."""
         raise AssertionError("each job has its program")
 
     def _opened(self, maps: dict[str, Map]) -> None:
@@ -104,39 +115,54 @@ class Session:
 
     # -- life ------------------------------------------------------------------------------------------------------------------
 
-    def attach(self, *, by: str = backend.AUTO, step: Callable[[], None] = lambda: None) -> None:
-        """Loads the program and attaches it; nothing is recorded yet. ``step``: as in backend.attach.
+    def attach(self, *, backend: str = ladder.AUTO, by: str = ladder.AUTO, step: Step = no_step) -> None:
+        """Loads the program and attaches it; nothing is recorded yet. ``step``: called before each of many steps.
 
-        Raises NotSupportedError where the kernel or container forbids it, AttachError when no target is left.
+        ``backend``: one of ladder.BACKENDS. Raises NotSupportedError where the kernel or container forbids it, AttachError when
+        no target is left.
         """
-        start = perf_counter()
-        self._prog = self._load()
-        self._switch = self._map(self._prog.maps[common.SWITCH.name], writable=True)
-        self._opened(self._prog.maps)
-        self._attachment = backend.attach(self._prog, self.targets, by=by, cookies=self._cookies, step=step)
-        self.account.attach_ms = (perf_counter() - start) * 1e3
-        self.account.backend = self._attachment.backend
-        self.attached = self._attachment.attached
+        start = self.kernel.monotonic()
+        attachment, self.account.tried = ladder.attach(self, self.need, backend=backend, by=by, step=step)
+        self._attachment = attachment
+        self.account.attach_ms = (self.kernel.monotonic() - start) * 1e3
+        self.account.backend = attachment.backend
+        self.attached = attachment.attached
         self.account.attached = len(self.attached)
-        self.account.attach_syscall_ms = self._attachment.syscall_ms
-        self.culprits = self._attachment.culprits
+        self.account.attach_syscall_ms = attachment.syscall_ms
+        self.culprits = attachment.culprits
 
-    def _load(self) -> Program:
-        maps = {} if self._tree is None else self._tree.maps
+    def load(self, context: Context, index: int | None = None) -> Program:
+        """As model.Job wants it."""
+        if not self._maps and self._tree is not None:
+            self._maps = dict(self._tree.maps)
+        spec = self._spec(context, None if index is None else Constant(index))
         try:
-            return self._spec().load(self.kernel, maps)
+            prog = spec.load(self.kernel, self._maps)
         except SyscallError as err:
             if err.errno == EPERM:
                 from rawkm.host import caps, denied
 
                 raise denied.error(self.kernel, err, "load a tracing program", caps.CAP_BPF, caps.CAP_PERFMON) from None
-            # An old kernel lacks a helper, or has smaller maps, long before it is asked for its link type: say what counts.
-            from rawkm import features
-
-            answer = features.kprobe_multi(self.kernel)
-            if answer.state == features.NO:
-                raise answer.error() from None
             raise
+        self._progs.append(prog)
+        if self._switch is None:
+            self._maps = prog.maps
+            self._switch = self._map(prog.maps[common.SWITCH.name], writable=True)
+            self._opened(prog.maps)
+        return prog
+
+    def remark(self, text: str) -> None:
+        """As model.Job wants it; ``on_remark`` is who listens."""
+        self.on_remark(text)
+
+    def unload(self) -> None:
+        """Gives back everything that ``load`` made."""
+        while self._memory:
+            self._memory.pop().close()
+        while self._progs:
+            self._progs.pop().close()
+        self._maps = {}
+        self._switch = None
 
     def activate(self) -> None:
         """From now on hits are recorded, on all functions alike."""
@@ -147,22 +173,20 @@ class Session:
 
     def _refused(self) -> tuple[int | None, int | None]:
         """(missed, recursion misses) so far."""
-        assert self._attachment is not None and self._prog is not None
-        misses = self._prog.info()["recursion_misses"]
-        assert isinstance(misses, int)
-        return self._attachment.link.info().missed, misses
+        assert self._attachment is not None
+        return self._attachment.missed(), self._attachment.recursion_misses()
 
-    def finish(self) -> Account:
+    def finish(self, step: Step = no_step) -> Account:
         """Stops recording, detaches and makes up the account."""
         account = self.account
         if self._switch is not None:
             self._switch.store_u64(0, 0)
-        if self._attachment is not None and self._prog is not None:
+        if self._attachment is not None:
             account.missed, account.recursion_misses = map(_since, self._refused(), self._before)
             self._detaching()
-            start = perf_counter()
-            self._attachment.link.close()
-            account.detach_ms = (perf_counter() - start) * 1e3
+            start = self.kernel.monotonic()
+            self._attachment.close(step)
+            account.detach_ms = (self.kernel.monotonic() - start) * 1e3
             self._counted()
         if self._tree is not None:
             account.unfollowed = self._tree.unfollowed
@@ -171,17 +195,18 @@ class Session:
     def close(self) -> None:
         """Detaches if that has not happened, and gives everything back."""
         if self._attachment is not None:
-            self._attachment.link.close()
-        while self._memory:
-            self._memory.pop().close()
-        if self._prog is not None:
-            self._prog.close()
+            self._attachment.close()
+        self.unload()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _nobody_listens(_text: str) -> None:
+    pass
 
 
 def _since(now: int | None, before: int | None) -> int | None:
@@ -193,19 +218,21 @@ class CountSession(Session):
 
     _counts: Memory
     _table: AddressTable | None = None
+    _mute: Mute | None = None
 
-    def _spec(self) -> ProgramSpec:
+    def _spec(self, context: Context, locate: Locator | None) -> ProgramSpec:
         n = len(self.targets)
         spec = count.counters(n, self.cpus)
         if spec.value > count.MOST_BYTES:
             raise RawkmError(f"{n} functions on {self.cpus} CPUs are too many counters for one map: choose fewer functions")
         follow = None if self._tree is None else self._tree.follow
+        self._table = None
         addresses = [target.address for target in self.targets if target.address is not None]
-        if len(addresses) == n:
+        if locate is None and len(addresses) == n:
             modules = [target.address for target in self.targets if target.module and target.address is not None]
             self._table = AddressTable.plan(addresses, modules)
-            self._cookies = self._table is None
-        return count.program(spec, n, self.cpus, self._table or Cookie(n), follow)
+        self.cookies = self._table is None
+        return count.program(context, spec, n, self.cpus, locate or self._table or Cookie(n), follow, self._mute)
 
     def _opened(self, maps: dict[str, Map]) -> None:
         if self._table is not None:
@@ -215,8 +242,12 @@ class CountSession(Session):
 
     def counts(self) -> list[int]:
         """The hits so far, in the order of the targets."""
+        return self._sums(self._counts)
+
+    def _sums(self, rows: Memory) -> list[int]:
+        """Over the CPUs, per target."""
         n = len(self.targets)
-        words = self._counts.view[: 8 * n * self.cpus].cast("Q")
+        words = rows.read(0, 8 * n * self.cpus).cast("Q")
         totals: list[int] = words[:n].tolist()
         for cpu in range(1, self.cpus):
             row = words[cpu * n : (cpu + 1) * n].tolist()
@@ -230,9 +261,9 @@ class CountSession(Session):
 
         Hidden ones stay None, as do all before Linux 6.9, whose link info has no cookies.
         """
-        if self._attachment is None or self._attachment.link.fd < 0:
+        if self._attachment is None or all(target.address is not None for target in self.targets):
             return
-        if all(target.address is not None for target in self.targets):
+        if not self._attachment.backend.startswith("kprobe-multi") or not self._attachment.links:
             return
         info = self._attachment.link.info(lists=True)
         if len(set(info.cookies)) < len(info.cookies):
@@ -249,41 +280,55 @@ class CountSession(Session):
 
 
 class TraceSession(Session):
-    """A record per hit. ``perf``: through a perf buffer of ``size`` bytes per CPU, else a ring buffer of ``size`` bytes."""
+    """A record per hit. ``perf``: through a perf buffer of ``size`` bytes per CPU, else a ring buffer of ``size`` bytes.
+
+    ``arguments``: how many of each call's to record; at return, what was returned is.
+    """
 
     _ledger: Memory
 
     def __init__(
-        self, kernel: Kernel, targets: Sequence[Target], *, tree: Tree | None = None, perf: bool = False, size: int
+        self,
+        kernel: Kernel,
+        targets: Sequence[Target],
+        *,
+        tree: Tree | None = None,
+        need: Need | None = None,
+        arguments: int = 0,
+        perf: bool = False,
+        size: int,
     ) -> None:
-        super().__init__(kernel, targets, tree=tree)
+        super().__init__(kernel, targets, tree=tree, need=need)
+        from rawkm.programs import trace
+
+        self.schema = trace.schema(arguments=arguments, returned=self.need.at_return)
         self._perf = perf
         self._size = size
         self._reader: RingBuf | PerfBuf | None = None
 
-    def _spec(self) -> ProgramSpec:
+    def _spec(self, context: Context, locate: Locator | None) -> ProgramSpec:
         from rawkm.buffers.ringbuf import ring_size
         from rawkm.programs import trace
 
         events = trace.perf_array(self.cpus) if self._perf else trace.ring(ring_size(self._size))
         follow = None if self._tree is None else self._tree.follow
-        return trace.program(events, trace.ledger(self.cpus), self.cpus, follow)
+        locate = locate or Cookie(len(self.targets))
+        return trace.program(context, self.schema, events, trace.ledger(self.cpus), self.cpus, locate, follow)
 
     def _opened(self, maps: dict[str, Map]) -> None:
         # Imported here: counting, which must start fast, needs none of it.
         from rawkm.buffers import PerfBuf, RingBuf
-        from rawkm.programs import trace
 
         self._ledger = self._map(maps["ledger"])
         if self._perf:
             try:
-                self._reader = PerfBuf(maps["events"], trace.HIT, size=self._size)
+                self._reader = PerfBuf(maps["events"], self.schema, size=self._size)
             except SyscallError as err:
                 if err.errno in (EACCES, EPERM):
                     raise self._perf_denied(err) from None
                 raise
         else:
-            self._reader = RingBuf(maps["events"], trace.HIT)
+            self._reader = RingBuf(maps["events"], self.schema)
 
     def _perf_denied(self, err: SyscallError) -> RawkmError:
         from rawkm import features
@@ -306,10 +351,13 @@ class TraceSession(Session):
     def _counted(self) -> None:
         from rawkm.programs import trace
 
-        self.account.hits = trace.ledger_sum(self._ledger.view, trace.HITS, self.cpus)
-        self.account.dropped = trace.ledger_sum(self._ledger.view, trace.DROPPED, self.cpus)
+        ledger = self._ledger.read(0, trace.ledger(self.cpus).value)
+        self.account.hits = trace.ledger_sum(ledger, trace.HITS, self.cpus)
+        self.account.dropped = trace.ledger_sum(ledger, trace.DROPPED, self.cpus)
 
-    def close(self) -> None:
+    def unload(self) -> None:
+        """As in Session."""
         if self._reader is not None:
             self._reader.close()
-        super().close()
+            self._reader = None
+        super().unload()

@@ -96,10 +96,9 @@ class _CpuRing:
             return b""
         start = self._position % self._size
         first = min(length, self._size - start)
-        view = self._memory.view
-        data = bytes(view[PAGE_SIZE + start : PAGE_SIZE + start + first])
+        data = bytes(self._memory.read(PAGE_SIZE + start, first))
         if first < length:
-            data += view[PAGE_SIZE : PAGE_SIZE + length - first]
+            data += self._memory.read(PAGE_SIZE, length - first)
         self._position = head
         self._memory.fence()
         self._memory.store_u64(_DATA_TAIL, head)

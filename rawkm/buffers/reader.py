@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import takewhile
-from time import monotonic, sleep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,17 +41,17 @@ class Reader:
 
     def poll(self, timeout: float) -> Batch:
         """As ``read``, after waiting up to ``timeout`` seconds for something to come."""
-        end = monotonic() + timeout
+        end = self._kernel.monotonic() + timeout
         while True:
             batch = self.read()
-            left = end - monotonic()
+            left = end - self._kernel.monotonic()
             if len(batch) or batch.lost or left <= 0:
                 return batch
             if self._wait(left):
                 batch = self.read()
                 if len(batch) or batch.lost:
                     return batch
-                sleep(min(_PAUSE, left))
+                self._kernel.sleep(min(_PAUSE, left))
 
     def batches(self, timeout: float) -> Iterator[Batch]:
         """Batch after batch, until nothing has come for ``timeout`` seconds."""

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from errno import E2BIG, EINVAL, EMFILE, ENOENT, ENOMEM, EOPNOTSUPP, ESRCH
 
-from rawkm.errors import AttachError, SyscallError, UsageError
+from rawkm.errors import SyscallError, UsageError
 from rawkm.handle import Handle
+from rawkm.link.refusal import refusal
 from rawkm.uapi import packed
 from rawkm.uapi.constants import AttachType, KprobeMultiFlag
 
@@ -16,8 +17,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rawkm.answer import Answer
+    from rawkm.errors import AttachError
     from rawkm.prog import Program
-    from rawkm.syscall.kernel import Value
+    from rawkm.syscall.kernel import Kernel, Value
 
 _HINTS = {
     EOPNOTSUPP: "the kernel was built without CONFIG_FPROBE",
@@ -28,6 +31,9 @@ _HINTS = {
     ENOMEM: "too many functions for one link (Linux 7.2 takes 131,070), or too little memory",
     EMFILE: "too many open files",
 }
+
+# A name that no kernel has: resolving it fails before anything is attached.
+NO_SUCH_FUNCTION = "rawkm_probe_no_such_function"
 
 
 class KprobeMultiInfo:
@@ -43,7 +49,8 @@ class KprobeMultiInfo:
         self.prog_id = _int(fields["prog_id"])
         self.count = _int(fields["kprobe_multi.count"])
         self.flags = _int(fields["kprobe_multi.flags"])
-        self.missed = _int(fields["kprobe_multi.missed"]) if filled >= 40 else None
+        # The union of Linux 6.6 ends at 48; `missed` came with what makes it 56.
+        self.missed = _int(fields["kprobe_multi.missed"]) if filled >= 56 else None
         self.addrs: list[int] = []
         self.cookies: list[int] = []
 
@@ -63,6 +70,10 @@ class KprobeMultiLink(Handle):
             again.cookies = memoryview(cookies).cast("Q").tolist()
             return again
         return info
+
+    def missed(self) -> int | None:
+        """As KprobeMultiInfo.missed."""
+        return self.info().missed
 
     def _info(self, values: dict[str, Value]) -> KprobeMultiInfo:
         return KprobeMultiInfo(*self.kernel.obj_info(self.fd, packed.LINK_INFO_KPROBE_MULTI, values))
@@ -103,11 +114,74 @@ def attach(
     try:
         fd = prog.kernel.bpf(packed.LINK_CREATE_KPROBE_MULTI, values).ret
     except SyscallError as err:
-        hint = _HINTS.get(err.errno, "")
-        raise AttachError(err.call, err.errno, attr=err.attr, hint=hint, backend="kprobe-multi") from None
+        raise refusal(err, _HINTS, "kprobe-session" if session else "kprobe-multi") from None
     return KprobeMultiLink(prog.kernel, fd)
 
 
 def _int(value: int | bytes) -> int:
     assert isinstance(value, int)
     return value
+
+
+def probe(kernel: Kernel) -> Answer:
+    """Whether one link can attach many functions: by asking for a function that does not exist.
+
+    The kernel says ESRCH when it looked for the name (5.19 and later). Nothing is attached.
+    """
+    from rawkm.answer import UNKNOWN, Answer, refused
+    from rawkm.asm import R0, Mov, exit_
+    from rawkm.errors import AttachError
+    from rawkm.host import caps
+    from rawkm.prog import ProgramSpec
+    from rawkm.uapi.constants import ProgType
+
+    spec = ProgramSpec("rawkm_probe", ProgType.KPROBE, attach_type=AttachType.TRACE_KPROBE_MULTI, insns=[Mov.imm(R0, 0), exit_()])
+    try:
+        with spec.load(kernel) as prog:
+            attach(prog, syms=[NO_SUCH_FUNCTION]).close()
+    except AttachError as err:
+        return _judge(kernel, err)
+    except SyscallError as err:
+        return refused(kernel, "kprobe_multi", err, "load a tracing program", caps.CAP_BPF, caps.CAP_PERFMON)
+    return Answer("kprobe_multi", UNKNOWN, f"LINK_CREATE attached to {NO_SUCH_FUNCTION}, which should not exist")
+
+
+def _judge(kernel: Kernel, err: AttachError) -> Answer:
+    from rawkm.answer import NO, UNKNOWN, YES, Answer
+    from rawkm.errors import errno_name
+
+    evidence = f"LINK_CREATE (kprobe_multi) → {errno_name(err.errno)}"
+    if err.errno == ESRCH:
+        return Answer("kprobe_multi", YES, f"{evidence} for a name that does not exist")
+    if err.errno == EOPNOTSUPP:
+        from rawkm.host import kconfig
+
+        config = kconfig.load(kernel)
+        seen = f", and {config.source} says so" if config.get("FPROBE") == "n" else ""
+        return Answer(
+            "kprobe_multi",
+            NO,
+            f"{evidence}: CONFIG_FPROBE is off in this kernel{seen}",
+            "a kernel built with CONFIG_FPROBE=y is needed",
+        )
+    if err.errno == EINVAL:
+        fields = _attr_has_kprobe_multi(kernel)
+        if fields is False:
+            return Answer(
+                "kprobe_multi",
+                NO,
+                f"{evidence}: this kernel's union bpf_attr (its BTF) has no link_create.kprobe_multi",
+                "Linux 5.18 or newer with CONFIG_FPROBE=y is needed",
+            )
+        return Answer("kprobe_multi", UNKNOWN if fields else NO, f"{evidence}: too old for kprobe_multi, or a 5.18 kernel")
+    return Answer("kprobe_multi", UNKNOWN, evidence)
+
+
+def _attr_has_kprobe_multi(kernel: Kernel) -> bool | None:
+    """Whether the kernel's own bpf_attr can know the fields; None when its BTF cannot be read."""
+    from rawkm.btf.kernel import knows_name
+
+    try:
+        return knows_name(kernel, "kprobe_multi")
+    except SyscallError:
+        return None

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from errno import EINVAL, ENOENT
 
-from rawkm.errors import AttachError, SyscallError
+from rawkm.errors import SyscallError
 from rawkm.handle import Handle
+from rawkm.link.refusal import refusal
 from rawkm.uapi import packed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from rawkm.answer import Answer
     from rawkm.prog import Program
-    from rawkm.syscall.kernel import Value
+    from rawkm.syscall.kernel import Kernel, Value
 
 _HINTS = {
     ENOENT: "this kernel has no such tracepoint",
@@ -31,6 +33,25 @@ def attach(prog: Program, name: str) -> RawTracepointLink:
     try:
         fd = prog.kernel.bpf(packed.RAW_TRACEPOINT_OPEN, values).ret
     except SyscallError as err:
-        hint = _HINTS.get(err.errno, "")
-        raise AttachError(err.call, err.errno, attr=err.attr, hint=hint, backend="raw-tracepoint") from None
+        raise refusal(err, _HINTS, "raw-tracepoint") from None
     return RawTracepointLink(prog.kernel, fd)
+
+
+def probe(kernel: Kernel) -> Answer:
+    """Whether programs can be attached to tracepoints' raw arguments: by asking for one that does not exist."""
+    from rawkm.answer import UNKNOWN, YES, Answer, refused
+    from rawkm.asm import R0, Mov, exit_
+    from rawkm.host import caps
+    from rawkm.prog import ProgramSpec
+    from rawkm.uapi.constants import ProgType
+
+    feature = "raw tracepoints"
+    spec = ProgramSpec("rawkm_probe", ProgType.RAW_TRACEPOINT, insns=[Mov.imm(R0, 0), exit_()])
+    try:
+        with spec.load(kernel) as prog:
+            attach(prog, "rawkm_probe_no_such_tracepoint").close()
+    except SyscallError as err:
+        if err.errno == ENOENT:
+            return Answer(feature, YES, "RAW_TRACEPOINT_OPEN → ENOENT for a name that does not exist")
+        return refused(kernel, feature, err, "load a tracing program", caps.CAP_BPF, caps.CAP_PERFMON)
+    return Answer(feature, UNKNOWN, "RAW_TRACEPOINT_OPEN attached to a tracepoint that should not exist")

@@ -14,13 +14,31 @@ from rawkm.uapi.constants import Helper, MapFlag, MapType
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Protocol
 
     from rawkm.asm import Item
+
+    class Locator(Protocol):
+        def code(self, out: str) -> list[Item]: ...
+
 
 # The table is vmalloc'ed whole: more than this is too much for what it saves.
 _MOST_BYTES = 64 << 20
 # Below this, the binary search is short, and a table does not pay.
 _FEW = 64
+
+
+class Constant:
+    """R7 = the index: of a program that is for one function only."""
+
+    __slots__ = ("_index",)
+
+    def __init__(self, index: int) -> None:
+        self._index = index
+
+    def code(self, _out: str) -> list[Item]:
+        """As ``Cookie.code``."""
+        return [Mov.imm(R7, self._index)]
 
 
 class Cookie:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from rawkm.asm import (
-    DW,
     R0,
     R1,
     R2,
@@ -12,6 +11,7 @@ from rawkm.asm import (
     R5,
     R6,
     R7,
+    R8,
     R9,
     R10,
     Add,
@@ -22,27 +22,34 @@ from rawkm.asm import (
     call,
     label,
     ld_imm64,
-    load,
     map_ptr,
     map_value,
-    store,
 )
 from rawkm.buffers.schema import Schema
 from rawkm.maps import MapSpec
-from rawkm.prog import ProgramSpec
-from rawkm.programs.common import OUT, cpu_row, epilogue, prologue, rows
-from rawkm.uapi.constants import AttachType, Helper, MapType, OutputFlag, ProgType
+from rawkm.programs.common import OUT, cpu_row, rows
+from rawkm.uapi.constants import Helper, MapType, OutputFlag
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from rawkm.asm import Item
+    from rawkm.prog import ProgramSpec
+    from rawkm.programs.context import Context
     from rawkm.programs.follow import Follow
+    from rawkm.programs.locate import Locator
 
-HIT = Schema("Hit", ts="u64", pid_tgid="u64", func="u32", cpu="u32", comm="char[16]")
+_FIELDS = {"ts": "u64", "pid_tgid": "u64", "func": "u32", "cpu": "u32", "comm": "char[16]"}
 
 # Per CPU, a cache line: hits seen, records that found no room.
 _LEDGER_ROW = 64
 HITS, DROPPED = 0, 8
+
+
+def schema(*, arguments: int = 0, returned: bool = False) -> Schema:
+    """The record: when, who, which function; then ``ret`` if asked for, and ``arg0`` … of the ``arguments`` asked for."""
+    more = {"ret": "u64"} if returned else {}
+    more.update((f"arg{number}", "u64") for number in range(arguments))
+    return Schema("Hit", **_FIELDS, **more)
 
 
 def ring(size: int) -> MapSpec:
@@ -62,58 +69,60 @@ def ledger_sum(view: memoryview, field: int, cpus: int) -> int:
     return sum(view[: _LEDGER_ROW * cpus].cast("Q")[field // 8 :: _LEDGER_ROW // 8].tolist())
 
 
-def program(events: MapSpec, ledger: MapSpec, cpus: int, follow: Follow | None = None) -> ProgramSpec:
-    """Counts the hit, then sends a HIT record; counts what finds no room."""
-    if events.type == MapType.RINGBUF:
-        send = _by_ring(events)
-    else:
-        send = _by_perf(events)
-    insns = [
-        *prologue(follow),
+def program(
+    context: Context,
+    hit: Schema,
+    events: MapSpec,
+    ledger: MapSpec,
+    cpus: int,
+    locate: Locator,
+    follow: Follow | None = None,
+) -> ProgramSpec:
+    """Counts the hit, then sends a record of the schema ``hit``; counts what finds no room."""
+    body = [
+        *locate.code(OUT),
+        Mov.reg(R8, R7),
         *cpu_row(_LEDGER_ROW, cpus),
         map_value(R7, ledger),
         Add.reg(R7, R0),
-        *_count(HITS),
-        *send,
+        *context.increment(R7, HITS),
+        *(_by_ring if events.type == MapType.RINGBUF else _by_perf)(context, hit, events),
         label("dropped"),
-        *_count(DROPPED),
-        *epilogue(),
+        *context.increment(R7, DROPPED),
     ]
-    return ProgramSpec("rawkm_trace", ProgType.KPROBE, attach_type=AttachType.TRACE_KPROBE_MULTI, insns=insns)
+    return context.program("rawkm_trace", body, follow)
 
 
-def _count(field: int) -> list[Item]:
-    return [load(R1, R7, field, DW), Add.imm(R1, 1), store(R7, field, R1, DW)]
-
-
-def _fill(base: int, at: int) -> list[Item]:
-    """Fills the record at ``base + at``. Clobbers R0 to R5."""
-    return [
+def _fill(context: Context, hit: Schema, base: int, at: int) -> list[Item]:
+    """Fills the record at ``base + at``. R8 holds the function's index; clobbers R0 to R5."""
+    items: list[Item] = [
         call(Helper.ktime_get_ns),
-        HIT.store(base, "ts", R0, at=at),
+        hit.store(base, "ts", R0, at=at),
         call(Helper.get_current_pid_tgid),
-        HIT.store(base, "pid_tgid", R0, at=at),
-        Mov.reg(R1, R6),
-        call(Helper.get_attach_cookie),
-        HIT.store(base, "func", R0, at=at),
+        hit.store(base, "pid_tgid", R0, at=at),
+        hit.store(base, "func", R8, at=at),
         call(Helper.get_smp_processor_id),
-        HIT.store(base, "cpu", R0, at=at),
+        hit.store(base, "cpu", R0, at=at),
         Mov.reg(R1, base),
-        Add.imm(R1, at + HIT.offset("comm")),
+        Add.imm(R1, at + hit.offset("comm")),
         Mov.imm(R2, 16),
         call(Helper.get_current_comm),
     ]
+    for field in hit.fields[len(_FIELDS) :]:
+        items += context.returned() if field == "ret" else context.argument(int(field.removeprefix("arg")))
+        items.append(hit.store(base, field, R0, at=at))
+    return items
 
 
-def _by_ring(events: MapSpec) -> list[Item]:
+def _by_ring(context: Context, hit: Schema, events: MapSpec) -> list[Item]:
     return [
         map_ptr(R1, events),
-        Mov.imm(R2, HIT.size),
+        Mov.imm(R2, hit.size),
         Mov.imm(R3, 0),
         call(Helper.ringbuf_reserve),
         JEq.imm(R0, 0, "dropped"),
         Mov.reg(R9, R0),
-        *_fill(R9, 0),
+        *_fill(context, hit, R9, 0),
         Mov.reg(R1, R9),
         Mov.imm(R2, 0),
         call(Helper.ringbuf_submit),
@@ -121,17 +130,17 @@ def _by_ring(events: MapSpec) -> list[Item]:
     ]
 
 
-def _by_perf(events: MapSpec) -> list[Item]:
+def _by_perf(context: Context, hit: Schema, events: MapSpec) -> list[Item]:
     # Below what the filter uses of the stack.
-    at = -64 - HIT.size
+    at = -64 - hit.size
     return [
-        *_fill(R10, at),
+        *_fill(context, hit, R10, at),
         Mov.reg(R1, R6),
         map_ptr(R2, events),
         ld_imm64(R3, OutputFlag.CURRENT_CPU),
         Mov.reg(R4, R10),
         Add.imm(R4, at),
-        Mov.imm(R5, HIT.size),
+        Mov.imm(R5, hit.size),
         call(Helper.perf_event_output),
         JNe.imm(R0, 0, "dropped"),
         Ja(OUT),

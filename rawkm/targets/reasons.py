@@ -10,7 +10,7 @@ from rawkm.targets.patterns import VMLINUX
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rawkm.syscall.kernel import Kernel
     from rawkm.targets.model import Targets
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # Padding in front of a function, and the cold part of one: symbols, but no functions.
 _PADDING = ("__pfx_", "__cfi_")
 _COLD = ".cold"
+# Names that begin or end with as many equal characters may be meant.
+_ALIKE_START, _ALIKE_END = 3, 5
 
 
 def explain_missing(kernel: Kernel, targets: Targets, patterns: Sequence[Pattern]) -> None:
@@ -31,8 +33,9 @@ def explain_missing(kernel: Kernel, targets: Targets, patterns: Sequence[Pattern
     if not open_ones:
         return
     symbols: Symbols = {}
+    needles = list(dict.fromkeys(needle for _, pattern in open_ones for needle in _needles(pattern)))
     try:
-        for _, name, module in kallsyms.functions(kernel):
+        for _, name, module in kallsyms.holding(kernel, needles) if needles else ():
             symbols.setdefault(as_text(name), set()).add(as_text(module))
     except SyscallError as err:
         for rejected, _ in open_ones:
@@ -41,6 +44,17 @@ def explain_missing(kernel: Kernel, targets: Targets, patterns: Sequence[Pattern
     modules = {module for holders in symbols.values() for module in holders}
     for rejected, pattern in open_ones:
         rejected.reason = _reason(pattern, symbols, modules)
+
+
+def _needles(pattern: Pattern) -> Iterator[bytes]:
+    """What the lines of kallsyms hold that the reason is found from: all others need no look."""
+    if pattern.module and not is_glob(pattern.module):
+        yield f"\t[{pattern.module}]".encode("utf-8", "surrogateescape")
+    if pattern.exact:
+        name = pattern.name.encode("utf-8", "surrogateescape")
+        yield b" " + name[:_ALIKE_START]
+        for end in b"\n", b"\t":
+            yield name[-_ALIKE_END:] + end
 
 
 def _reason(pattern: Pattern, symbols: Symbols, modules: set[str]) -> str:
@@ -68,7 +82,8 @@ def _near(name: str, names: Iterable[str]) -> list[str]:
     from difflib import get_close_matches
 
     # difflib over 150,000 names would take many seconds: compare those that begin or end alike.
-    alike = {n for n in functions if n[:3] == name[:3] or n[-5:] == name[-5:]}
+    start, end = name[:_ALIKE_START], name[-_ALIKE_END:]
+    alike = {n for n in functions if n.startswith(start) or n.endswith(end)}
     return get_close_matches(name, sorted(alike), 3, 0.75)
 
 

@@ -1,0 +1,1 @@
+"""Keeping what a trace costs within a budget, by muting its hottest functions."""
