@@ -32,7 +32,12 @@ if TYPE_CHECKING:
     from rawkm.errors import VerifierError as VerifierError
     from rawkm.link.kprobe_multi import KprobeMultiLink as KprobeMultiLink
     from rawkm.link.kprobe_multi import attach as attach_kprobe_multi
+    from rawkm.link.kprobe_session import attach as attach_kprobe_session
+    from rawkm.link.perf_kprobe import attach as attach_kprobe
     from rawkm.link.raw_tracepoint import attach as attach_raw_tracepoint
+    from rawkm.link.tracepoint import attach as attach_tracepoint
+    from rawkm.link.tracing import attach as attach_tracing
+    from rawkm.link.tracing_multi import attach as attach_tracing_multi
     from rawkm.maps import Map as Map
     from rawkm.maps import MapSpec as MapSpec
     from rawkm.prog import Program as Program
@@ -80,8 +85,13 @@ _WHERE = {
     "Targets": ("targets", "Targets"),
     "UsageError": ("errors", "UsageError"),
     "VerifierError": ("errors", "VerifierError"),
+    "attach_kprobe": ("link.perf_kprobe", "attach"),
     "attach_kprobe_multi": ("link.kprobe_multi", "attach"),
+    "attach_kprobe_session": ("link.kprobe_session", "attach"),
     "attach_raw_tracepoint": ("link.raw_tracepoint", "attach"),
+    "attach_tracepoint": ("link.tracepoint", "attach"),
+    "attach_tracing": ("link.tracing", "attach"),
+    "attach_tracing_multi": ("link.tracing_multi", "attach"),
     "open_kernel": ("syscall", "open_kernel"),
 }
 
@@ -115,8 +125,13 @@ __all__ = [
     "Targets",
     "UsageError",
     "VerifierError",
+    "attach_kprobe",
     "attach_kprobe_multi",
+    "attach_kprobe_session",
     "attach_raw_tracepoint",
+    "attach_tracepoint",
+    "attach_tracing",
+    "attach_tracing_multi",
     "find_targets",
     "open_kernel",
 ]

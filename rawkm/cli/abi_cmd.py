@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from rawkm.cli import options
+from rawkm.cli import inputs, options
 from rawkm.cli.args import Args
 from rawkm.cli.output import count_of, plain
 from rawkm.errors import BTFError, NotSupportedError, SyscallError, UsageError
@@ -28,6 +28,7 @@ examples:
   rawkm abi show --json | jq '.[] | select(.kind == "fd")'
   rawkm abi check
   rawkm abi diff vmlinux-6.1.btf vmlinux-6.12.btf
+  rawkm abi rules LINK_CREATE
   rawkm abi decode --cmd OBJ_GET_INFO_BY_FD '05000000 e8000000 0010adde 00000000'
 
 exit status: 0 done, 1 failed, 2 wrong usage; of check: 1 if something is wrong
@@ -65,6 +66,13 @@ input. --cmd also takes the struct names that `rawkm abi show` knows.
 --json: one object {"command","variant","size","values":{path: number, or hexadecimal digits of an array},"uncovered":{offset:
 hexadecimal digits}}."""
 
+_RULES = """\
+What the kernel checks, in its order: one rule to a line, with the errno that it answers, the releases that have the check, and
+the kernel's function. Rules without an errno say where the model ends.
+
+--json: one array of {"name","command","fields","errno","text","source","since","until","unseen"}; errno: a list of names, "0" for
+accepted; null in since and until: from or up to all of the releases that are known (5.10 to 7.2)."""
+
 
 def parse(argv: Sequence[str]) -> Args:
     """The values of the options behind `rawkm abi`. Raises UsageError; prints the help and leaves with status 0."""
@@ -84,7 +92,7 @@ def parse(argv: Sequence[str]) -> Args:
 
     parser = Parser(prog="rawkm abi", **plain_text(DESCRIPTION, EXAMPLES))
     _add_common(parser)
-    actions = parser.add_subparsers(dest="action", required=True, metavar="show|check|diff|decode")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="show|check|diff|decode|rules")
     show = actions.add_parser("show", help="every field", **plain_text(_SHOW))
     show.add_argument("what", nargs="?", metavar="COMMAND")
     form = show.add_mutually_exclusive_group()
@@ -99,9 +107,11 @@ def parse(argv: Sequence[str]) -> Args:
     decode = actions.add_parser("decode", help="the bytes of an attr as fields", **plain_text(_DECODE))
     decode.add_argument("--cmd", required=True, metavar="NAME", help="the command of bpf(2), or a struct")
     decode.add_argument("data", metavar="HEX|FILE")
-    for action in (check, diff, decode):
+    rules = actions.add_parser("rules", help="what the kernel checks, and what it answers", **plain_text(_RULES))
+    rules.add_argument("what", nargs="?", metavar="COMMAND", help="of one command (default: of all)")
+    for action in (check, diff, decode, rules):
         action.add_argument("--json", action="store_true", help="as JSON")
-    for action in (show, check, diff, decode):
+    for action in (show, check, diff, decode, rules):
         _add_common(action, again=True)
     return Args(vars(parser.parse_args(list(argv))))
 
@@ -123,7 +133,13 @@ def _add_common(parser: ArgumentParser, *, again: bool = False) -> None:
 
 
 def run(args: Args, kernel: Kernel) -> int:
-    actions: dict[str, Callable[[Args, Kernel], int]] = {"show": _show, "check": _check, "diff": _diff, "decode": _decode}
+    actions: dict[str, Callable[[Args, Kernel], int]] = {
+        "show": _show,
+        "check": _check,
+        "diff": _diff,
+        "decode": _decode,
+        "rules": _rules,
+    }
     return actions[args.action](args, kernel)
 
 
@@ -292,25 +308,15 @@ def _decode(args: Args, kernel: Kernel) -> int:
 
 def _bytes(text: str, kernel: Kernel) -> bytes:
     """What HEX|FILE stands for."""
-    data = _hex(text)
+    data = inputs.from_hex(text)
     if data is not None:
         return data
-    raw = sys.stdin.buffer.read() if text == "-" else kernel.read_file(text)
+    raw = kernel.read_stdin() if text == "-" else kernel.read_file(text)
     try:
-        written = _hex(raw.decode("ascii"))
+        written = inputs.from_hex(raw.decode("ascii"))
     except UnicodeDecodeError:
         return raw
     return raw if written is None or not raw.strip() else written
-
-
-def _hex(text: str) -> bytes | None:
-    """The bytes, or None of a text that is not hexadecimal."""
-    for separator in ("0x", "\\x", ",", '"'):
-        text = text.replace(separator, " ")
-    try:
-        return bytes.fromhex(text)
-    except ValueError:
-        return None
 
 
 def _btf(kernel: Kernel, path: str) -> Btf:
@@ -330,3 +336,58 @@ def _json(value: object) -> None:
 
 def _write(lines: Iterable[str]) -> None:
     sys.stdout.write("".join(plain(line) + "\n" for line in lines))
+
+
+# -- rules -------------------------------------------------------------------------------------------------------------------
+
+
+def _rules(args: Args, kernel: Kernel) -> int:  # noqa: ARG001
+    from rawkm.errors import errno_name
+    from rawkm.rules import rules
+    from rawkm.uapi import names
+    from rawkm.uapi.codec import number
+    from rawkm.uapi.constants import Cmd
+
+    what = int(args.what) if args.what is not None and args.what.isdigit() else args.what
+    command = None if what is None else names.name(Cmd, number(what)).removeprefix("BPF_")
+    found = [rule for rule in rules() if command in (None, rule.command) or not rule.command]
+    answers = {rule: [errno_name(n) if n else "0" for n in sorted(rule.errnos)] for rule in found}
+    releases = {rule: (_release(rule.since), _release(rule.until)) for rule in found}
+    if args.json:
+        _json(
+            [
+                {
+                    "name": rule.name,
+                    "command": rule.command or None,
+                    "fields": list(rule.fields),
+                    "errno": answers[rule],
+                    "text": rule.text,
+                    "source": rule.source or None,
+                    "since": releases[rule][0],
+                    "until": releases[rule][1],
+                    "unseen": rule.unseen or None,
+                }
+                for rule in found
+            ]
+        )
+        return 0
+    width = max(len(rule.name) for rule in found)
+    _write(
+        f"{rule.name:{width}}  {' or '.join(answers[rule]) or '-':10}  {_span(*releases[rule]):12}  {rule.text}"
+        + (f" [{rule.source}]" if rule.source else "")
+        for rule in found
+    )
+    return 0
+
+
+def _release(version: tuple[int, int]) -> str | None:
+    major, minor = version
+    if version in ((0, 0), (99, 0)):
+        return None
+    return f"{major}.x" if minor == 99 else f"{major}.{minor}"
+
+
+def _span(since: str | None, until: str | None) -> str:
+    if since and until:
+        return f"{since} to {until}"
+    return f"{since} on" if since else f"to {until}" if until else "all"

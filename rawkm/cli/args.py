@@ -45,6 +45,19 @@ class Option:
         self.default = False if self.convert is None else default
 
 
+class Operand:
+    """What stands between the options: one or more (``many``), else one, which may be left out if ``optional``."""
+
+    __slots__ = ("dest", "help", "many", "metavar", "optional")
+
+    def __init__(self, metavar: str, *, dest: str = "", help: str, many: bool = False, optional: bool = False) -> None:
+        self.dest = dest or metavar.lower()
+        self.metavar = metavar
+        self.help = help
+        self.many = many
+        self.optional = optional
+
+
 class Args:
     """The values by name, as argparse's Namespace has them."""
 
@@ -57,14 +70,14 @@ class Args:
         raise AttributeError(f"there is no option {name!r}")
 
 
-def quick(argv: Sequence[str], options: Sequence[Option], positional: str | None) -> Args | None:
+def quick(argv: Sequence[str], options: Sequence[Option], operand: Operand | None) -> Args | None:
     """The values, or None when argparse must look at it."""
     by_flag = {flag: option for option in options for flag in option.flags}
     values: dict[str, object] = {option.dest: [] if option.many else option.default for option in options}
     words: list[str] = []
     rest = iter(argv)
     for word in rest:
-        if not word.startswith("-"):
+        if not word.startswith("-") or word == "-":
             words.append(word)
             continue
         option = by_flag.get(word)
@@ -84,10 +97,11 @@ def quick(argv: Sequence[str], options: Sequence[Option], positional: str | None
             values[option.dest] = [*_list(values[option.dest]), value]
         else:
             values[option.dest] = value
-    if bool(words) != bool(positional):
+    if operand is None:
+        return None if words else Args(values)
+    if (not words and not operand.optional) or (len(words) > 1 and not operand.many):
         return None
-    if positional:
-        values[positional] = words
+    values[operand.dest] = words if operand.many else next(iter(words), None)
     return Args(values)
 
 
@@ -99,31 +113,19 @@ def _list(value: object) -> list[object]:
 def full(
     argv: Sequence[str],
     options: Sequence[Option],
-    positional: str | None,
+    operand: Operand | None,
     *,
     prog: str,
     description: str,
     epilog: str,
 ) -> Args:
     """By argparse. Exits with status 0 after printing the help, raises UsageError for what is wrong."""
-    from argparse import ArgumentParser, RawDescriptionHelpFormatter
-
-    class Parser(ArgumentParser):
-        def error(self, message: str) -> NoReturn:
-            # argparse would print the usage, too: many lines that hide the one that matters.
-            raise UsageError(f"{message} ({self.prog} --help tells more)")
-
-    parser = Parser(
-        prog=prog,
-        description=description,
-        epilog=epilog,
-        formatter_class=RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    if positional:
-        parser.add_argument(positional, nargs="+", metavar="PATTERN", help="functions to trace")
+    parser = new_parser(prog=prog, **texts(description, epilog))
+    if operand is not None:
+        nargs = "+" if operand.many else "?" if operand.optional else None
+        parser.add_argument(operand.dest, nargs=nargs, metavar=operand.metavar, help=operand.help)
     for option in options:
-        _add(parser, option)
+        add(parser, option)
     # Patterns may stand between the options, as ``quick`` has them.
     values = vars(parser.parse_intermixed_args(list(argv)))
     for option in options:
@@ -132,10 +134,38 @@ def full(
     return Args(values)
 
 
-def _add(parser: ArgumentParser, option: Option) -> None:
+def texts(description: str, epilog: str = "") -> dict[str, Any]:
+    """How every parser shows its texts: as they stand."""
+    from argparse import RawDescriptionHelpFormatter
+
+    return {
+        "description": description,
+        "epilog": epilog,
+        "formatter_class": RawDescriptionHelpFormatter,
+        "allow_abbrev": False,
+    }
+
+
+def new_parser(**how: Any) -> ArgumentParser:
+    """A parser, to which actions can be added, that raises UsageError for what is wrong."""
+    from argparse import ArgumentParser
+
+    class Parser(ArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            # argparse would print the usage, too: many lines that hide the one that matters.
+            raise UsageError(f"{message} ({self.prog} --help tells more)")
+
+    return Parser(**how)
+
+
+def add(parser: ArgumentParser, option: Option, *, again: bool = False) -> None:
+    """``again``: it may stand before the action, too; where it is not given behind it, that one counts."""
+    from argparse import SUPPRESS
+
     convert = option.convert
     if convert is None:
-        parser.add_argument(*option.flags, action="store_true", help=option.help)
+        default = SUPPRESS if again else False
+        parser.add_argument(*option.flags, action="store_true", default=default, help=option.help)
         return
 
     def checked(text: str) -> object:
@@ -152,6 +182,6 @@ def _add(parser: ArgumentParser, option: Option) -> None:
         action="append" if option.many else "store",
         metavar=option.metavar,
         choices=option.choices,
-        default=None if option.many else option.default,
+        default=SUPPRESS if again else None if option.many else option.default,
         help=option.help,
     )

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 
 from rawkm.cli import options
-from rawkm.cli.output import count_of, json_line, plain
-from rawkm.cli.tracing import note
+from rawkm.cli.output import count_of, json_line, note, plain
 from rawkm.targets import resolve
 
 TYPE_CHECKING = False

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from rawkm.cli.args import Option
+from rawkm.cli.args import Operand, Option
 from rawkm.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from rawkm.backend.model import Need
     from rawkm.cli.args import Args
     from rawkm.host.deny import DenyList
     from rawkm.targets import Pattern
@@ -24,6 +25,16 @@ def seconds(text: str) -> float:
         value = -1.0
     if not 0 < value < 1e9:
         raise ValueError(f"{text!r} is no number of seconds above 0")
+    return value
+
+
+def percent(text: str) -> float:
+    try:
+        value = float(text.removesuffix("%"))
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= 100:
+        raise ValueError(f"{text!r} is no percentage: write a number above 0, 100 at most")
     return value
 
 
@@ -55,7 +66,15 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) <= 12 and int(text) > 0
 
 
-COMMON = (Option("--explain", help="print every system call on stderr, its attr byte by byte"),)
+# What stands between the options of a command that says nothing else.
+FUNCTIONS = Operand("PATTERN", dest="patterns", help="functions to trace", many=True)
+
+COMMON = (
+    Option("--explain", help="print every system call on stderr, its attr byte by byte"),
+    Option("--record", convert=str, metavar="FILE", help="write all that the run asks of the kernel to FILE (see rawkm replay)"),
+    Option("--redact", help="leave addresses and the contents of files out of the recording"),
+    Option("--dry-run", help="show which system calls would be made; files are read, nothing else is done"),
+)
 
 JSON = Option("--json", help="JSON Lines on stdout")
 
@@ -63,6 +82,9 @@ SELECTION = (
     Option("--deny", many=True, metavar="GLOB", help="leave these functions out, too"),
     Option("--unsafe", help="drop the built-in list of functions to leave alone"),
 )
+
+# As rawkm.backend.ladder has them; importing it takes longer than telling it again.
+BACKENDS = ("kprobe-multi", "kprobe-session", "fentry-multi", "fentry", "fexit", "kprobe", "tracefs-kprobe")
 
 # What `count` and `trace` have in common.
 TRACING = (
@@ -76,6 +98,13 @@ TRACING = (
         help="only this process, its threads and descendants; ends when it does",
     ),
     Option("-a", "--all", help="everybody's hits, though a COMMAND is given"),
+    Option(
+        "--backend",
+        choices=("auto", *BACKENDS),
+        default="auto",
+        help="how to attach: the best way that works here (auto, default), or the one that is named and no other",
+    ),
+    Option("-r", "--return", help="when functions return, instead of when they are called"),
     Option("--by", choices=("auto", "addrs", "syms"), default="auto", help="attach by addresses or by names"),
     Option(
         "--missing",
@@ -98,6 +127,17 @@ def patterns(args: Args) -> list[Pattern]:
     from rawkm.targets import Pattern
 
     return [Pattern(text) for text in dict.fromkeys(args.patterns)]
+
+
+def need(args: Args) -> Need:
+    from rawkm.backend.model import Need
+
+    at_return = getattr(args, "return")
+    if args.backend == "fexit" and not at_return:
+        raise UsageError("--backend fexit runs at return: it goes with -r")
+    if args.backend == "fentry" and at_return:
+        raise UsageError("--backend fentry runs at entry: with -r it is --backend fexit")
+    return Need(at_return=at_return, arguments=getattr(args, "args", False))
 
 
 def deny_list(args: Args) -> DenyList:

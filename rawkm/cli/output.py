@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from rawkm.syscall.kernel import Kernel
 
 
 def plain(text: str) -> str:
@@ -29,6 +33,11 @@ def comm(raw: bytes) -> str:
     return plain(raw.partition(b"\0")[0].decode("utf-8", "backslashreplace"))
 
 
+def note(text: str) -> None:
+    """A remark, on standard error."""
+    print(f"rawkm: {plain(text)}", file=sys.stderr)
+
+
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> str:
     """Columns as wide as their widest cell; those numbered in ``right`` are right-aligned."""
     body = [list(headings), *([plain(cell) for cell in row] for row in rows)]
@@ -51,3 +60,9 @@ def count_of(number: int, noun: str) -> str:
     """A number with its noun: "1 function", "2 functions", "1,234 recursion misses"."""
     plural = noun + ("es" if noun.endswith("s") else "s")
     return f"{number:,} {noun if number == 1 else plural}"
+
+
+def clock(kernel: Kernel, second: int) -> str:
+    """The local time of a second of CLOCK_REALTIME: "13:45:27"."""
+    minutes, seconds = divmod((second + kernel.utc_offset(second)) % 86400, 60)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{seconds:02}"

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
-from time import perf_counter
+from errno import ENOENT
+from os import strerror
 
 from rawkm.cli import options
-from rawkm.cli.output import count_of, json_line, plain
-from rawkm.errors import RawkmError, errno_name
+from rawkm.cli.output import count_of, json_line, note
+from rawkm.errors import RawkmError, SyscallError, errno_name
 from rawkm.targets import resolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Protocol, TypeVar
 
     from rawkm.cli.args import Args
-    from rawkm.command import Command
+    from rawkm.errors import Culprit
     from rawkm.scope import Tree
     from rawkm.session import Account, Session
     from rawkm.stops import Stops
-    from rawkm.syscall.kernel import Kernel
+    from rawkm.syscall.kernel import Child, Kernel
     from rawkm.targets import Pattern, Target, Targets
 
     S = TypeVar("S", bound=Session)
@@ -59,9 +59,9 @@ def trace_with(
     options.check_scope(args)
     patterns = options.patterns(args)
     deny = options.deny_list(args)
-    _remove(args.ready_file)
+    remove_ready(kernel, args.ready_file)
     tree: Tree | None = None
-    command: Command | None = None
+    command: Child | None = None
     with Stops(kernel) as stops:
         try:
             if args.command and not args.all:
@@ -69,32 +69,35 @@ def trace_with(
             elif args.pid is not None:
                 tree = _tree(kernel)
                 tree.add(args.pid)
-            start = perf_counter()
+            start = kernel.monotonic()
             targets = resolve(kernel, patterns, deny=deny, addresses=args.by == "addrs")
             if args.by == "syms":
                 targets.keep_unique_names()
-            resolve_ms = (perf_counter() - start) * 1e3
-            remarks = _check(kernel, args, targets, patterns)
+            resolve_ms = (kernel.monotonic() - start) * 1e3
+            remarks = check_targets(kernel, args, targets, patterns)
             if args.command:
-                command = _start(args, tree)
+                command = _start(kernel, args, tree)
             with make_session(targets.ok, tree) as session:
-                _interrupted(stops)
-                session.attach(by=args.by, step=Patience(stops))
+                interrupted(stops)
+                session.on_remark = note
+                session.attach(backend=args.backend, by=args.by, step=Patience(kernel, stops, "attached"))
                 # Only now: if it had failed, what was left out would not matter.
                 for remark in remarks:
                     note(remark)
-                _report_culprits(args, session)
+                for name, reason in session.account.tried:
+                    note(f"not by {name}: {reason}")
+                report_culprits(args, session.culprits)
                 report = make_report(session)
                 stops.watch(seconds=args.duration, command=command, pid=args.pid, fds=session.fds)
                 gc.enable()
                 # A signal that came during a long attach: there is nothing to start any more.
                 if not stops.signalled:
                     session.activate()
-                    _create(args.ready_file)
+                    create_ready(kernel, args.ready_file)
                     if command is not None:
                         command.go()
                     report.until(stops)
-                account = session.finish()
+                account = session.finish(Patience(kernel, stops, "detached", end=False))
                 if command is not None:
                     command.end()
                 report.last()
@@ -113,16 +116,14 @@ def _tree(kernel: Kernel) -> Tree:
     return Tree(kernel)
 
 
-def _start(args: Args, tree: Tree | None) -> Command:
+def _start(kernel: Kernel, args: Args, tree: Tree | None) -> Child:
     """The command, held until everything is attached; with --json its stdout becomes stderr, for ours is for JSON."""
     if tree is not None:
         return tree.start(args.command, stdout_to_stderr=args.json)
-    from rawkm.command import Command
-
-    return Command(args.command, seed=lambda: None, stdout_to_stderr=args.json)
+    return kernel.start(args.command, seed=lambda: None, stdout_to_stderr=args.json)
 
 
-def _check(kernel: Kernel, args: Args, targets: Targets, patterns: list[Pattern]) -> list[str]:
+def check_targets(kernel: Kernel, args: Args, targets: Targets, patterns: list[Pattern]) -> list[str]:
     """What will not be traced, a sentence each. Raises RawkmError for what cannot or shall not go on."""
     remarks: list[str] = []
     if not targets.ok or targets.missing or targets.rejected or targets.notes:
@@ -137,50 +138,56 @@ def _check(kernel: Kernel, args: Args, targets: Targets, patterns: list[Pattern]
     return remarks
 
 
-def _report_culprits(args: Args, session: Session) -> None:
-    if not session.culprits:
+def report_culprits(args: Args, culprits: Sequence[Culprit]) -> None:
+    """Says whom the kernel refused, as --missing asks. Raises RawkmError for --missing error."""
+    if not culprits:
         return
     by_reason: dict[str, list[str]] = {}
-    for culprit in session.culprits:
+    for culprit in culprits:
         by_reason.setdefault(f"{errno_name(culprit.errno)}, {culprit.reason}", []).append(culprit.target)
     reasons = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in by_reason.items())
-    text = f"the kernel refused {count_of(len(session.culprits), 'function')}: {reasons}"
+    text = f"the kernel refused {count_of(len(culprits), 'function')}: {reasons}"
     if args.missing == "error":
         raise RawkmError(text)
     if args.missing == "warn":
         note(text)
 
 
-def _interrupted(stops: Stops) -> None:
+def interrupted(stops: Stops) -> None:
+    """Raises RawkmError when a signal has come."""
     if stops.signalled:
         raise RawkmError("interrupted before anything was attached")
 
 
 class Patience:
-    """Called at each step of a search for functions that the kernel refuses: says so when it takes long, lets Ctrl-C end it."""
+    """Called at each of many steps: says on stderr how far it is when that takes long, and lets Ctrl-C end it (``end``)."""
 
-    def __init__(self, stops: Stops) -> None:
+    def __init__(self, kernel: Kernel, stops: Stops, what: str = "attached", *, end: bool = True) -> None:
+        self._kernel = kernel
         self._stops = stops
-        self._started: float | None = None
+        self._what = what
+        self._end = end
+        self._due: float | None = None
 
-    def __call__(self) -> None:
-        _interrupted(self._stops)
-        now = perf_counter()
-        if self._started is None:
-            self._started = now
-        elif self._started and now - self._started > 1:
-            note("the kernel refuses some of these functions: looking for them (Ctrl-C ends this)")
-            self._started = 0.0
-
-
-def note(text: str) -> None:
-    print(f"rawkm: {plain(text)}", file=sys.stderr)
+    def __call__(self, done: int, total: int) -> None:
+        if self._end:
+            interrupted(self._stops)
+        now = self._kernel.monotonic()
+        if self._due is None:
+            self._due = now + 1
+        elif now >= self._due:
+            if total:
+                note(f"{self._what} {done:,} of {total:,} functions{' (Ctrl-C ends this)' if self._end else ''}")
+                self._due = now + 5
+            else:
+                note("the kernel refuses some of these functions: looking for them (Ctrl-C ends this)")
+                self._due = now + 1e9
 
 
 # -- the account ---------------------------------------------------------------------------------------------------------------
 
 
-def _account(args: Args, account: Account, resolve_ms: float, command: Command | None) -> None:
+def _account(args: Args, account: Account, resolve_ms: float, command: Child | None) -> None:
     status = command.status if command is not None and command.started else None
     if args.json:
         summary = {
@@ -236,25 +243,21 @@ def _words(account: Account) -> str:
 # -- the ready file ------------------------------------------------------------------------------------------------------------
 
 
-def _remove(path: str | None) -> None:
+def remove_ready(kernel: Kernel, path: str | None) -> None:
     if path is None:
         return
     try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
-    except OSError as err:
-        raise RawkmError(f"the ready file {path} cannot be removed: {err.strerror}") from None
+        kernel.unlink(path)
+    except SyscallError as err:
+        if err.errno != ENOENT:
+            raise RawkmError(f"the ready file {path} cannot be removed: {strerror(err.errno)}") from None
 
 
-def _create(path: str | None) -> None:
+def create_ready(kernel: Kernel, path: str | None) -> None:
     """All at once: whoever sees the file may start its work."""
     if path is None:
         return
-    temporary = f"{path}.{os.getpid()}"
     try:
-        with open(temporary, "w") as file:
-            file.write(f"{os.getpid()}\n")
-        os.rename(temporary, path)
-    except OSError as err:
-        raise RawkmError(f"the ready file {path} cannot be created: {err.strerror}") from None
+        kernel.write_file(path, b"%d\n" % kernel.getpid())
+    except SyscallError as err:
+        raise RawkmError(f"the ready file {path} cannot be created: {strerror(err.errno)}") from None
