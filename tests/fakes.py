@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import sys
+import time
 from collections.abc import Callable, Mapping
 from typing import cast
 
@@ -45,6 +46,9 @@ class FakeMemory:
     def view(self) -> memoryview:
         assert not self.closed
         return memoryview(self.raw)
+
+    def read(self, offset: int, length: int) -> memoryview:
+        return self.view[offset : offset + length]
 
     def _check(self, offset: int, size: int) -> None:
         assert not self.closed
@@ -137,6 +141,12 @@ class FakeKernel:
 
     def close(self, fd: int) -> None:
         self.closed.append(fd)
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
 
     def real(self) -> Kernel:
         """Itself, as what it stands for."""

@@ -1,4 +1,4 @@
-"""What the assembler makes, run by the kernel: BPF_PROG_TEST_RUN of small socket filters.
+"""What the assembler makes, run by the kernel: BPF_PROG_TEST_RUN of small socket filters. The interpreter must say the same of each.
 
 bpf(2) is called by hand here, so that nothing but the assembler is under test.
 """
@@ -58,6 +58,8 @@ from rawkm.asm import (
     call_sub,
     encode,
     exit_,
+    interp,
+    interp_maps,
     label,
     ld_imm64,
     load,
@@ -72,6 +74,7 @@ from rawkm.asm import (
     to_be,
     to_le,
 )
+from rawkm.asm.interp import signed
 from rawkm.asm.opcodes import ALU_OPS, JUMP_OPS, SIGNED_OPS
 
 MAP_CREATE, MAP_LOOKUP_ELEM, PROG_LOAD, PROG_TEST_RUN = 0, 1, 5, 10
@@ -98,13 +101,13 @@ class Rejected(Exception):
     """PROG_LOAD failed; the verifier's log is the argument."""
 
 
-def load_program(raw: bytes) -> int:
+def load_program(raw: bytes, type: int = SOCKET_FILTER) -> int:
     insns = ctypes.create_string_buffer(raw, len(raw))
     license = ctypes.create_string_buffer(b"Dual MIT/GPL")
     log = ctypes.create_string_buffer(1 << 20)
     attr = struct.pack(
         "=IIQQIIQ",
-        SOCKET_FILTER,
+        type,
         len(raw) // 8,
         ctypes.addressof(insns),
         ctypes.addressof(license),
@@ -130,10 +133,19 @@ def run(program: Sequence[Item]) -> tuple[int, bytes]:
         key, value = ctypes.create_string_buffer(4), ctypes.create_string_buffer(VALUE_SIZE)
         attr = struct.pack("=IIQQ", fds[0], 0, ctypes.addressof(key), ctypes.addressof(value))
         bpf(MAP_LOOKUP_ELEM, attr)
+        assert interpreted(program) == (returned, value.raw)
         return returned, value.raw
     finally:
         for fd in fds:
             os.close(fd)
+
+
+def interpreted(program: Sequence[Item]) -> tuple[int, bytes]:
+    """What ``run`` gives, without the kernel."""
+    state = interp_maps.ArrayModel(VALUE_SIZE, 1)
+    helpers = {**interp_maps.HELPERS, GET_SMP_PROCESSOR_ID: lambda _machine, _registers: 0}
+    returned = interp.Machine(program, maps={"state": state}, helpers=helpers).run()
+    return returned & U32, bytes(state.values[0])
 
 
 def results(pieces: Sequence[Sequence[Item]]) -> list[int]:
@@ -152,46 +164,6 @@ def needs(release: str) -> None:
         pytest.skip(f"this kernel is older than Linux {release}")
 
 
-def signed(value: int, bits: int) -> int:
-    value &= (1 << bits) - 1
-    return value - (1 << bits) if value >> (bits - 1) else value
-
-
-def divided(a: int, b: int) -> int:
-    """C's quotient, which is rounded towards zero."""
-    return abs(a) // abs(b) * (-1 if (a < 0) != (b < 0) else 1)
-
-
-# How RFC 9669 defines them, on unsigned values of the operation's width.
-ALU_MODEL: dict[str, Callable[[int, int, int], int]] = {
-    "Add": lambda a, b, _: a + b,
-    "Sub": lambda a, b, _: a - b,
-    "Mul": lambda a, b, _: a * b,
-    "Div": lambda a, b, _: a // b if b else 0,
-    "Mod": lambda a, b, _: a % b if b else a,
-    "SDiv": lambda a, b, bits: divided(signed(a, bits), signed(b, bits)) if b else 0,
-    "SMod": lambda a, b, bits: signed(a, bits) - signed(b, bits) * divided(signed(a, bits), signed(b, bits)) if b else a,
-    "Or": lambda a, b, _: a | b,
-    "And": lambda a, b, _: a & b,
-    "Xor": lambda a, b, _: a ^ b,
-    "Lsh": lambda a, b, bits: a << (b % bits),
-    "Rsh": lambda a, b, bits: a >> (b % bits),
-    "Arsh": lambda a, b, bits: signed(a, bits) >> (b % bits),
-    "Mov": lambda _a, b, _: b,
-}
-JUMP_MODEL: dict[str, Callable[[int, int, int], bool]] = {
-    "JEq": lambda a, b, _: a == b,
-    "JNe": lambda a, b, _: a != b,
-    "JGt": lambda a, b, _: a > b,
-    "JGe": lambda a, b, _: a >= b,
-    "JLt": lambda a, b, _: a < b,
-    "JLe": lambda a, b, _: a <= b,
-    "JSGt": lambda a, b, bits: signed(a, bits) > signed(b, bits),
-    "JSGe": lambda a, b, bits: signed(a, bits) >= signed(b, bits),
-    "JSLt": lambda a, b, bits: signed(a, bits) < signed(b, bits),
-    "JSLe": lambda a, b, bits: signed(a, bits) <= signed(b, bits),
-    "JSet": lambda a, b, _: a & b != 0,
-}
 EDGES = (0, 1, 7, U64, 2**63, 2**63 - 1, 2**31, 2**31 - 1, U32, 0xFFFFFFFF80000000, 0x123456789ABCDEF0)
 IMMEDIATES = (0, 1, -1, 7, 2**31 - 1, -(2**31))
 BOTH = pytest.mark.parametrize("bits", [64, 32])
@@ -222,9 +194,10 @@ def test_arithmetic_on_registers(name: str, bits: int) -> None:
         needs("6.6")
     operation, mask = alu_op(name, bits), (1 << bits) - 1
     shift = name in ("Lsh", "Rsh", "Arsh")
-    pairs = [(a, b) for a in EDGES for b in ((0, 1, 5, bits - 1) if shift else EDGES)]
+    # A register's shift counts modulo the width.
+    pairs = [(a, b) for a in EDGES for b in ((0, 1, 5, 31, 32, 63, 64) if shift else EDGES)]
     found = results([[ld_imm64(R1, a), ld_imm64(R2, b), operation.reg(R1, R2)] for a, b in pairs])
-    expected = [ALU_MODEL[name](a & mask, b & mask, bits) & mask for a, b in pairs]
+    expected = [interp.ALU[name](a & mask, b & mask, bits) & mask for a, b in pairs]
     assert list(zip(pairs, found, strict=True)) == list(zip(pairs, expected, strict=True))
 
 
@@ -234,12 +207,13 @@ def test_arithmetic_with_immediates(name: str, bits: int) -> None:
     if name in SIGNED_OPS:
         needs("6.6")
     operation, mask = alu_op(name, bits), (1 << bits) - 1
-    immediates: tuple[int, ...] = (0, 1, bits - 1) if name in ("Lsh", "Rsh", "Arsh") else IMMEDIATES
+    shifts = tuple(shift for shift in (0, 1, 31, 32, 63) if shift < bits)  # the verifier refuses more
+    immediates: tuple[int, ...] = shifts if name in ("Lsh", "Rsh", "Arsh") else IMMEDIATES
     if name in ("Div", "Mod", "SDiv", "SMod"):
         immediates = tuple(imm for imm in immediates if imm)  # the verifier refuses 0
     pairs = [(a, b) for a in EDGES for b in immediates]
     found = results([[ld_imm64(R1, a), operation.imm(R1, b)] for a, b in pairs])
-    expected = [ALU_MODEL[name](a & mask, b & mask, bits) & mask for a, b in pairs]
+    expected = [interp.ALU[name](a & mask, b & mask, bits) & mask for a, b in pairs]
     assert list(zip(pairs, found, strict=True)) == list(zip(pairs, expected, strict=True))
 
 
@@ -261,11 +235,11 @@ def test_jumps(name: str, bits: int) -> None:
                 label(end),
             ]
         )
-        expected.append(int(JUMP_MODEL[name](a & mask, b & mask, bits)))
+        expected.append(int(interp.JUMPS[name](a & mask, b & mask, bits)))
     for number, (a, imm) in enumerate((a, imm) for a in EDGES for imm in IMMEDIATES):
         end = f"imm{number}"
         pieces.append([ld_imm64(R2, a), Mov.imm(R1, 1), jump.imm(R2, imm, end), Mov.imm(R1, 0), label(end)])
-        expected.append(int(JUMP_MODEL[name](a & mask, imm & mask, bits)))
+        expected.append(int(interp.JUMPS[name](a & mask, imm & mask, bits)))
     assert results(pieces) == expected
     assert {0, 1} == set(expected)
 
@@ -277,7 +251,7 @@ def test_negation() -> None:
 
 def test_sign_extending_moves() -> None:
     needs("6.6")
-    values = (0x7F, 0x80, 0x7FFF, 0x8000, 0x7FFFFFFF, 0x80000000, 0x1_00000080)
+    values = (0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0x7FFFFFFF, 0x80000000, 0x1_00000080, *EDGES)
     for bits in (8, 16, 32):
         found = results([[ld_imm64(R2, a), Mov.signed(R1, R2, bits)] for a in values])
         assert found == [signed(a, bits) & U64 for a in values]
@@ -286,22 +260,22 @@ def test_sign_extending_moves() -> None:
         assert found == [signed(a, bits) & U32 for a in values]
 
 
-SWAPPED = {16: 0xF0DE, 32: 0xF0DEBC9A, 64: 0xF0DEBC9A78563412}
-KEPT = {16: 0xDEF0, 32: 0x9ABCDEF0, 64: 0x123456789ABCDEF0}
+def reversed_bytes(value: int, bits: int) -> int:
+    return int.from_bytes((value & (1 << bits) - 1).to_bytes(bits // 8, "little"), "big")
 
 
 @pytest.mark.parametrize("bits", [16, 32, 64])
 def test_byte_swaps(bits: int) -> None:
-    little = sys.byteorder == "little"
-    value = ld_imm64(R1, 0x123456789ABCDEF0)
-    expected = [KEPT[bits], SWAPPED[bits]] if little else [SWAPPED[bits], KEPT[bits]]
-    assert results([[value, to_le(R1, bits)], [value, to_be(R1, bits)]]) == expected
+    kept, swapped = [a & (1 << bits) - 1 for a in EDGES], [reversed_bytes(a, bits) for a in EDGES]
+    to_little = results([[ld_imm64(R1, a), to_le(R1, bits)] for a in EDGES])
+    to_big = results([[ld_imm64(R1, a), to_be(R1, bits)] for a in EDGES])
+    assert [to_little, to_big] == ([kept, swapped] if sys.byteorder == "little" else [swapped, kept])
 
 
 @pytest.mark.parametrize("bits", [16, 32, 64])
 def test_bswap(bits: int) -> None:
     needs("6.6")
-    assert results([[ld_imm64(R1, 0x123456789ABCDEF0), bswap(R1, bits)]]) == [SWAPPED[bits]]
+    assert results([[ld_imm64(R1, a), bswap(R1, bits)] for a in EDGES]) == [reversed_bytes(a, bits) for a in EDGES]
 
 
 def test_loads_and_stores() -> None:
@@ -340,28 +314,37 @@ ATOMICS: list[tuple[str, Callable[..., Insn], Callable[[int, int], int]]] = [
 @pytest.mark.parametrize(("name", "atomic", "model"), ATOMICS, ids=[name for name, _, _ in ATOMICS])
 def test_atomics(name: str, atomic: Callable[..., Insn], model: Callable[[int, int], int], bits: int) -> None:
     size, mask = (DW, U64) if bits == 64 else (W, U32)
-    old, operand = 0xF0F0F0F0F0F0F0F5, 0x3C3C3C3C3C3C3C3C
-    start = [ld_imm64(R1, old), store(R10, -8, R1, size), ld_imm64(R1, operand)]
-    plain = [*start, atomic(R10, -8, R1, size), load(R1, R10, -8, size)]
-    fetched = [*start, atomic(R10, -8, R1, size, fetch=True)]
-    fetched_memory = [*fetched, load(R1, R10, -8, size)]
-    new = model(old & mask, operand & mask) & mask
-    assert results([plain]) == [new]
+    pairs = [(a, b) for a in EDGES for b in (0, 1, U64, 2**63, 2**31, 0x3C3C3C3C3C3C3C3C)]
+    plain: list[list[Item]] = []
+    fetched: list[list[Item]] = []
+    memory: list[list[Item]] = []
+    for old, operand in pairs:
+        start = [ld_imm64(R1, old), store(R10, -8, R1, size), ld_imm64(R1, operand)]
+        plain.append([*start, atomic(R10, -8, R1, size), load(R1, R10, -8, size)])
+        fetched.append([*start, atomic(R10, -8, R1, size, fetch=True)])
+        memory.append([*fetched[-1], load(R1, R10, -8, size)])
+    new = [model(old & mask, operand & mask) & mask for old, operand in pairs]
+    assert results(plain) == new
     if name != "add":
         needs("5.12")
-    assert results([fetched, fetched_memory]) == [old & mask, new]
+    assert results(fetched) == [old & mask for old, _ in pairs]
+    assert results(memory) == new
 
 
 @BOTH
 def test_exchange(bits: int) -> None:
     needs("5.12")
-    size = DW if bits == 64 else W
-    start = [store_imm(R10, -8, 5, size), Mov.imm(R1, 9)]
-    swapped: list[Item] = [*start, atomic_xchg(R10, -8, R1, size)]
-    assert results([swapped, [*swapped, load(R1, R10, -8, size)]]) == [5, 9]
-    for expected_old, after in ((5, 9), (4, 5)):
-        tried = [*start, Mov.imm(R0, expected_old), atomic_cmpxchg(R10, -8, R1, size)]
-        assert results([[*tried, Mov.reg(R1, R0)], [*tried, load(R1, R10, -8, size)]]) == [5, after]
+    size, mask = (DW, U64) if bits == 64 else (W, U32)
+    for old, new in ((5, 9), (0, U64), (2**63, 1), (U32, 2**31), (2**31, 2**63)):
+        start = [ld_imm64(R1, old), store(R10, -8, R1, size), ld_imm64(R1, new)]
+        swapped: list[Item] = [*start, atomic_xchg(R10, -8, R1, size)]
+        assert results([swapped, [*swapped, load(R1, R10, -8, size)]]) == [old & mask, new & mask]
+        # What is expected above the width means nothing.
+        for expected in (old, old ^ 1, old ^ (2**40 if bits == 32 else 2**63)):
+            tried = [*start, ld_imm64(R0, expected), atomic_cmpxchg(R10, -8, R1, size)]
+            after = new if expected & mask == old & mask else old
+            found = results([[*tried, Mov.reg(R1, R0)], [*tried, load(R1, R10, -8, size)]])
+            assert found == [old & mask, after & mask], (old, new, expected)
 
 
 @pytest.mark.parametrize("size", [B, H, W, DW])

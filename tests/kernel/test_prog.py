@@ -31,6 +31,7 @@ from rawkm.asm import (
     load,
     map_ptr,
     map_value,
+    parse,
     store,
     store_imm,
 )
@@ -110,9 +111,28 @@ def test_the_line_that_made_the_bad_instruction(kernel: LiveKernel) -> None:
     assert err.insn_index == 3
     assert err.src_loc == (__file__, start + 5)
     assert "R2 !read_ok" in err.log
+    assert err.insn == "r1 = *(u64 *)(r2 + 0x0)"
     assert str(err) == (
-        f"bpf(BPF_PROG_LOAD) was refused with EACCES at instruction 3 (made at {__file__}:{start + 5}): R2 !read_ok"
+        f"{__file__}:{start + 5}: bpf(BPF_PROG_LOAD) was refused with EACCES at instruction 3, {err.insn}: R2 !read_ok"
     )
+
+
+def test_the_line_of_a_file(kernel: LiveKernel) -> None:
+    text = "# one\nr0 = 1 ll\n\nr0 = 0; r1 = *(u64 *)(r2 + 0)  # bad\nexit\n"
+    err = refused(kernel, parse(text, file="bad.s"))
+    assert (err.insn_index, err.src_loc) == (3, ("bad.s", 4))
+    assert (
+        str(err) == "bad.s:4: bpf(BPF_PROG_LOAD) was refused with EACCES at instruction 3, r1 = *(u64 *)(r2 + 0x0): R2 !read_ok"
+    )
+
+
+def test_names_in_the_instruction_are_those_of_the_user(kernel: LiveKernel) -> None:
+    err = refused(kernel, [map_ptr(R1, STATE), Mov.imm(R2, 0), call(Helper.map_lookup_elem), exit_()])
+    assert err.insn == "call bpf_map_lookup_elem"
+    err = refused(kernel, [map_ptr(R10, STATE), Mov.imm(R0, 0), exit_()])
+    assert err.insn == "r10 = state ll"
+    err = refused(kernel, [Mov.imm(R0, 0), JEq.imm(R2, 0, "out"), label("out"), exit_()])
+    assert err.insn == "if r2 == 0x0 goto out"
 
 
 def bad_exit() -> list[Insn]:

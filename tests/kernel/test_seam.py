@@ -22,7 +22,8 @@ from rawkm.errors import NotSupportedError, SyscallError, UsageError
 from rawkm.maps import MapSpec
 from rawkm.prog import ProgramSpec
 from rawkm.syscall import PAGE_SIZE, memory, nr, open_kernel
-from rawkm.syscall.live import Call, LiveKernel
+from rawkm.syscall.call import Call
+from rawkm.syscall.live import LiveKernel
 from rawkm.syscall.lower import lower
 from rawkm.uapi import packed
 from rawkm.uapi.constants import AttachType, Helper, MapType, ProgType
@@ -292,7 +293,7 @@ def test_observers_see_the_bytes_that_are_sent() -> None:
     assert watcher.bpf_calls() == ["MAP_CREATE", "MAP_UPDATE_ELEM", "MAP_LOOKUP_ELEM", "MAP_LOOKUP_ELEM"]
     create, update, lookup, missing, close = watcher.left
     assert create.result == fd
-    assert create.args == (0, packed.MAP_CREATE.size)
+    assert create.args == {"cmd": 0, "size": packed.MAP_CREATE.size}
     assert packed.MAP_CREATE.unpack(create.attr)["map_name"] == b"hash".ljust(16, b"\0")
     assert watcher.pointed[1] == {"key": b"\1\2\3\4", "value": b"abcdefgh"}
     assert watcher.pointed[2]["key"] == b"\1\2\3\4"
@@ -300,7 +301,7 @@ def test_observers_see_the_bytes_that_are_sent() -> None:
     assert lookup.memory["value"] == b"abcdefgh"
     assert update.seconds > 0
     assert missing.result == -1
-    assert close.args == (fd,)
+    assert close.args == {"fd": fd}
     assert all(call.attr_after == call.attr for call in (create, update, lookup))
 
 
@@ -312,9 +313,11 @@ def test_observers_see_what_the_kernel_wrote_back() -> None:
         assert packed.PROG_TEST_RUN.unpack(call.attr)["test.retval"] == 0
         assert packed.PROG_TEST_RUN.unpack(call.attr_after)["test.retval"] == 1
         prog.info()
-        [(layout, data)] = watcher.structs
-        assert layout is packed.PROG_INFO
-        assert layout.unpack(data)["type"] == ProgType.SOCKET_FILTER
+        call = watcher.left[-1]
+        assert call.info is packed.PROG_INFO
+        filled = call.memory["info.info"]
+        assert isinstance(filled, bytearray)
+        assert call.info.unpack(filled)["type"] == ProgType.SOCKET_FILTER
 
 
 def test_every_call_is_seen() -> None:
@@ -342,7 +345,7 @@ def test_every_call_is_seen() -> None:
         if call.name in ("openat", "epoll_create1", "perf_event_open")
         or (call.layout is not None and call.layout.command in ("MAP_CREATE", "PROG_LOAD"))
     ]
-    assert sorted(opened) == sorted(call.args[0] for call in watcher.left if call.name == "close")  # type: ignore[type-var]
+    assert sorted(opened) == sorted(call.args["fd"] for call in watcher.left if call.name == "close")  # type: ignore[type-var]
 
 
 def test_observers_see_failures() -> None:
@@ -616,3 +619,15 @@ def test_stores_of_a_program_and_of_python_meet(kernel: LiveKernel) -> None:
         mapped.store_u64(0, 2**63)
         prog.test_run(data=PACKET, repeat=10)
         assert mapped.load_u64(0) == 2**63 + 10
+
+
+@pytest.mark.parametrize("go", [True, False])
+def test_a_started_command_leaves_no_pipe(kernel: LiveKernel, go: bool) -> None:
+    """Its pidfd is its owner's; what it was prepared with goes once it runs, or has ended without."""
+    before = open_fds()
+    child = kernel.start(["/bin/true"], seed=lambda: None)
+    if go:
+        child.go()
+    child.end()
+    kernel.close(child.fd)
+    assert open_fds() == before

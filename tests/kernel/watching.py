@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rawkm.syscall.live import Call, LiveKernel
-from rawkm.uapi.layout import Layout
+from rawkm.syscall.call import Call
+from rawkm.syscall.live import LiveKernel
 
 
 class Watcher:
@@ -12,7 +12,7 @@ class Watcher:
     def __init__(self) -> None:
         self.entered: list[Call] = []
         self.left: list[Call] = []
-        self.structs: list[tuple[Layout, bytes]] = []
+        self.seams: list[Call] = []
 
     def enter(self, call: Call) -> None:
         assert len(self.entered) == len(self.left), "calls do not nest"
@@ -22,8 +22,9 @@ class Watcher:
         assert call is self.entered[-1]
         self.left.append(call)
 
-    def filled(self, layout: Layout, data: bytes) -> None:
-        self.structs.append((layout, data))
+    def passed(self, call: Call) -> None:
+        assert call.seam
+        self.seams.append(call)
 
     def bpf_calls(self) -> list[str]:
         """The commands of the bpf(2) calls so far."""

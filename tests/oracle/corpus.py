@@ -13,7 +13,7 @@ SOURCES = Path(__file__).parent / "sources"
 # (optimization, instruction set, seed of the constants)
 VARIANTS = [("O2", "v1", 1), ("Os", "v2", 2), ("O0", "v3", 3), ("O2", "v4", 4)]
 # Their programs have BPF objects inside.
-PACKAGES = ("libbpf-tools", "xdp-tools", "bpftool")
+PACKAGES = ("libbpf-tools", "xdp-tools", "libxdp1", "bpftool", "pcp")
 
 EM_BPF = 247
 SHT_PROGBITS, SHF_EXECINSTR = 1, 4
@@ -37,7 +37,11 @@ def compiled(folder: Path) -> list[Path]:
 def packaged(folder: Path) -> list[Path]:
     """The objects in the programs of PACKAGES, fetched by apt."""
     folder.chmod(0o777)  # apt fetches as a user of its own
-    subprocess.run(["apt-get", "-qq", "download", *PACKAGES], cwd=folder, check=True, capture_output=True)
+    download = ["apt-get", "-qq", "download", *PACKAGES]
+    if subprocess.run(download, cwd=folder, check=False, capture_output=True).returncode != 0:
+        # The lists of packages are older than the packages, or not there at all.
+        subprocess.run(["apt-get", "-qq", "update"], check=True, capture_output=True)
+        subprocess.run(download, cwd=folder, check=True, capture_output=True)
     for package in sorted(folder.glob("*.deb")):
         subprocess.run(["dpkg-deb", "-x", package, folder / "root"], check=True)
     found: dict[bytes, Path] = {}

@@ -11,18 +11,9 @@ import pytest
 from rawkm import asm
 from rawkm.asm import Insn
 from rawkm.asm.opcodes import LD_IMM64, find_form, forms
-from tests.oracle.corpus import compiled, missing_tools, packaged, sections
-
-pytestmark = pytest.mark.skipif(
-    bool(missing_tools()), reason=f"not installed: {', '.join(missing_tools())} (apt: llvm-19 clang-19)"
-)
+from tests.oracle.corpus import sections
 
 DISTINCT = 20_000
-
-
-@pytest.fixture(scope="module")
-def objects(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return [*compiled(tmp_path_factory.mktemp("compiled")), *packaged(tmp_path_factory.mktemp("packaged"))]
 
 
 def objdump(path: Path, *options: str) -> str:

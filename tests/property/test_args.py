@@ -47,14 +47,14 @@ def command_lines(draw: st.DrawFn) -> tuple[ModuleType, list[str]]:
 
 
 def slowly(command: ModuleType, argv: list[str]) -> Args:
-    return full(argv, known(command), "patterns", prog="rawkm x", description="d", epilog="e")
+    return full(argv, known(command), options.FUNCTIONS, prog="rawkm x", description="d", epilog="e")
 
 
 @settings(max_examples=300)
 @given(command_lines())
 def test_what_the_quick_parser_accepts_argparse_reads_alike(line: tuple[ModuleType, list[str]]) -> None:
     command, argv = line
-    fast = quick(argv, known(command), "patterns")
+    fast = quick(argv, known(command), options.FUNCTIONS)
     if fast is not None:
         assert vars(fast) == vars(slowly(command, argv))
 
@@ -66,7 +66,7 @@ def test_argparse_answers_or_says_what_is_wrong_in_a_sentence(line: tuple[Module
     try:
         values = slowly(command, argv)
     except UsageError as err:
-        assert quick(argv, known(command), "patterns") is None
+        assert quick(argv, known(command), options.FUNCTIONS) is None
         sentence = str(err).replace("9" * 5000, "")
         assert sentence.endswith("(rawkm x --help tells more)")
         assert len(sentence) < 400
@@ -85,14 +85,14 @@ def right_lines(draw: st.DrawFn) -> tuple[ModuleType, list[str]]:
         elif option.choices:
             words.append([flag, draw(st.sampled_from(option.choices))])
         else:
-            # A number, a size, a name: right for all of them.
-            words.append([flag, draw(st.sampled_from(["1", "64", "4096"]))])
+            # A number, a size, a name, a share: right for all of them.
+            words.append([flag, draw(st.sampled_from(["1", "64", "99"]))])
     return command, [word for pair in draw(st.permutations(words)) for word in pair]
 
 
 @given(right_lines())
 def test_plain_command_lines_never_wait_for_argparse(line: tuple[ModuleType, list[str]]) -> None:
     command, argv = line
-    fast = quick(argv, known(command), "patterns")
+    fast = quick(argv, known(command), options.FUNCTIONS)
     assert fast is not None
     assert vars(fast) == vars(slowly(command, argv))

@@ -115,7 +115,7 @@ def test_many_discarded_records_do_not_make_reading_slow() -> None:
     # Of another size than the good ones, so that each shifts what follows.
     ring = FakeRing(1 << 19)
     with RingBuf(ring.map(), PAIR) as rb:
-        rb._data = seen = CountingView(ring.data)
+        rb._ring.data = seen = CountingView(ring.data)
         sent = [n for n in range(7000) if ring.put(pair(n)) and ring.put(b"x" * 40, discard=True)]
         got: list[int] = []
         while len(batch := rb.read()):

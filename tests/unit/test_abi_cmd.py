@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Files:
-    """The one call of a Kernel that `abi` makes."""
+    """The calls of a Kernel that `abi` makes."""
 
     def __init__(self, **files: bytes) -> None:
         self.files = files
@@ -30,6 +30,9 @@ class Files:
         if path not in self.files:
             raise SyscallError("openat", 2)
         return self.files[path]
+
+    def read_stdin(self) -> bytes:
+        return sys.stdin.buffer.read()
 
 
 def abi(*argv: str, **files: bytes) -> int:
@@ -271,3 +274,28 @@ def test_help(action: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert out.startswith(f"usage: {' '.join(['rawkm abi', *action])} ")
     assert "--explain" in out
     assert ("examples:" in out) == (not action)
+
+
+# -- rules ---------------------------------------------------------------------------------------------------
+
+
+def test_rules_of_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert abi("rules", "map_freeze", "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    by_name = {row["name"]: row for row in rows}
+    assert {row["command"] for row in rows} == {None, "MAP_FREEZE"}
+    assert by_name["map_freeze.twice"] == {
+        "name": "map_freeze.twice",
+        "command": "MAP_FREEZE",
+        "fields": ["map_fd"],
+        "errno": ["EBUSY"],
+        "text": "a map can be frozen once",
+        "source": "map_freeze",
+        "since": None,
+        "until": "6.2",
+        "unseen": None,
+    }
+    assert abi("rules", "22") == 0
+    assert "map_freeze.twice" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="no command"):
+        abi("rules", "MAP_FREEZ")

@@ -14,11 +14,11 @@ KNOWN = (*trace_cmd.OPTIONS, *options.COMMON)
 
 
 def slowly(*argv: str) -> Args:
-    return full(argv, KNOWN, "patterns", prog="rawkm trace", description="", epilog="")
+    return full(argv, KNOWN, options.FUNCTIONS, prog="rawkm trace", description="", epilog="")
 
 
 def quickly(*argv: str) -> Args:
-    values = quick(argv, KNOWN, "patterns")
+    values = quick(argv, KNOWN, options.FUNCTIONS)
     assert values is not None
     return values
 
@@ -55,7 +55,7 @@ def test_the_last_of_an_option_counts(read: Callable[..., Args]) -> None:
     ],
 )
 def test_what_only_argparse_understands_is_left_to_it(argv: list[str]) -> None:
-    assert quick(argv, KNOWN, "patterns") is None
+    assert quick(argv, KNOWN, options.FUNCTIONS) is None
 
 
 def test_forms_of_argparse() -> None:
@@ -91,7 +91,7 @@ def test_what_is_wrong_is_said_in_one_sentence(argv: list[str], words: str) -> N
     assert words in sentence
     assert sentence.endswith("(rawkm trace --help tells more)")
     assert "\n" not in sentence
-    assert quick(argv, KNOWN, "patterns") is None
+    assert quick(argv, KNOWN, options.FUNCTIONS) is None
 
 
 def test_a_command_without_patterns() -> None:

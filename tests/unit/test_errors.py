@@ -69,13 +69,21 @@ def test_syscall_error_is_an_os_error_to_everybody_else() -> None:
 
 
 def test_verifier_error_says_what_and_where() -> None:
-    err = VerifierError(errno.EACCES, log=LOG, attr=b"x", insn_index=0, src_loc=("prog.py", 12))
-    assert str(err) == "bpf(BPF_PROG_LOAD) was refused with EACCES at instruction 0 (made at prog.py:12): R2 !read_ok"
+    text = "r0 = *(u64 *)(r2 + 0x0)"
+    err = VerifierError(errno.EACCES, log=LOG, attr=b"x", insn_index=0, insn=text, src_loc=("prog.py", 12))
+    assert str(err) == f"prog.py:12: bpf(BPF_PROG_LOAD) was refused with EACCES at instruction 0, {text}: R2 !read_ok"
     assert err.log == LOG
     bare = VerifierError(errno.EINVAL, log="")
     assert str(bare) == "bpf(BPF_PROG_LOAD) was refused with EINVAL"
     assert str(VerifierError(errno.EINVAL, log=LOG, insn_index=0)) == (
         "bpf(BPF_PROG_LOAD) was refused with EINVAL at instruction 0: R2 !read_ok"
+    )
+
+
+def test_a_complaint_of_two_lines() -> None:
+    log = LOG.replace("R2 !read_ok", "invalid access to map value, value_size=8 off=8 size=8\nR0 min value is outside")
+    assert str(VerifierError(errno.EACCES, log=log)).endswith(
+        "EACCES: invalid access to map value, value_size=8 off=8 size=8; R0 min value is outside"
     )
 
 

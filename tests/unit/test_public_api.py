@@ -11,7 +11,8 @@ RAWKM = """
     AssembleError AttachError AttachType BTFError Batch DisassembleError Helper Kernel KprobeMultiLink
     Map MapFlag MapSpec MapType NotSupportedError PerfBuf ProgType Program ProgramSpec RawkmError RingBuf
     RingCorrupt Schema SchemaError SymbolError SyscallError Target Targets UsageError VerifierError
-    attach_kprobe_multi attach_raw_tracepoint find_targets open_kernel
+    attach_kprobe attach_kprobe_multi attach_kprobe_session attach_raw_tracepoint attach_tracepoint
+    attach_tracing attach_tracing_multi find_targets open_kernel
 """
 
 ASM = """

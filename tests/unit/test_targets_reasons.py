@@ -81,7 +81,7 @@ def test_nothing_is_read_when_nothing_is_missing() -> None:
 def test_symbols_that_cannot_be_read() -> None:
     fake = machine(FUNCTIONS)
     fake.files[KALLSYMS] = EACCES
-    (reason,) = why(fake, "udp_*")
+    (reason,) = why(fake, "udp_nothing")
     assert "EACCES" in reason
 
 

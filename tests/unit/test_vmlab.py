@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
-from vmlab import apt, base, cli, compress, deb, elf, guest, kernels, machine, modules, prepare  # noqa: E402
+from vmlab import apt, arch, base, cli, compress, deb, elf, guest, kernels, machine, modules, prepare, vmlinuz  # noqa: E402
 from vmlab import project as vm_project  # noqa: E402
 from vmlab.cache import Cache, digest  # noqa: E402
 from vmlab.cpio import Archive  # noqa: E402
@@ -165,8 +165,17 @@ def test_kernel_image_of_unknown_kind() -> None:
     assert unpack(VMLINUX) == VMLINUX
     with pytest.raises(VMError, match="compression is unknown"):
         unpack(bzimage(b"ABCDEFGHIJ"))
-    with pytest.raises(VMError, match="no x86 bzImage"):
+    with pytest.raises(VMError, match="neither an x86 bzImage nor an arm64 Image"):
         unpack(bytes(4096))
+
+
+def test_arm64_image_is_plain_and_holds_its_btf_somewhere() -> None:
+    btf = struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, 12, 12, 5) + bytes(17)
+    image = (bytes(0x38) + b"ARM\x64").ljust(4096, b"\x9f") + btf[:20] + btf + bytes(100)
+    assert unpack(image) == image
+    assert vmlinuz.btf(image) == btf
+    assert vmlinuz.btf(image[:-101]) == b""
+    assert vmlinuz.btf(make_elf(BTF=btf)) == btf
 
 
 def test_decompress_by_name() -> None:
@@ -460,7 +469,7 @@ def test_settings_of_a_run() -> None:
 
 def test_qemu_arguments_follow_the_reliability_rules() -> None:
     ends = {"console": 5, "control": 6, "stdout": 7, "stderr": 8, "status": 9}
-    arguments = guest.qemu_arguments(guest.Options(smp=2, memory=512), "/k", 4, ends)
+    arguments = guest.qemu_arguments(arch.AMD64, guest.Options(smp=2, memory=512), "/k", 4, ends)
     text = " ".join(arguments)
     assert "-cpu max,-la57,-cx16" in text
     assert "-accel tcg,thread=single -smp 2 -m 512" in text
@@ -470,9 +479,10 @@ def test_qemu_arguments_follow_the_reliability_rules() -> None:
     assert "socket,id=control,fd=6" in text
     assert "virtserialport,nr=5,chardev=status" in text
     assert "stdin" not in text
-    with_stdin = guest.qemu_arguments(guest.Options(tcg="multi"), "/k", 4, {**ends, "stdin": 10})
+    with_stdin = guest.qemu_arguments(arch.AMD64, guest.Options(tcg="multi"), "/k", 4, {**ends, "stdin": 10})
     assert "virtserialport,nr=1,chardev=stdin,name=stdin" in with_stdin
     assert "tcg,thread=multi" in with_stdin
+    assert "-M virt" in " ".join(guest.qemu_arguments(arch.ARM64, guest.Options(), "/k", 4, ends))
 
 
 @pytest.mark.parametrize(
@@ -522,6 +532,17 @@ def test_lines_of_trouble() -> None:
     assert machine.trouble("debug: all is well\nLoops\n") == []
 
 
+def test_last_words_reach_back_to_the_first_trouble() -> None:
+    before = [f"[    0.{n:02}] all is well" for n in range(60)]
+    trace = [f"[    1.3]  ? function_{n}+0x1/0x2" for n in range(40)]
+    assert machine.last_words("\n".join(before)) == before[-25:]
+    assert machine.last_words("\n".join([*before, *PANIC.splitlines(), *trace])) == [*before[-2:], *PANIC.splitlines(), *trace]
+    # Trouble close to the end: as much of what came before as ever.
+    assert len(machine.last_words("\n".join([*before, *PANIC.splitlines()]))) == 25
+    assert len(machine.last_words("\n".join(PANIC.splitlines() + before * 20))) == 25
+    assert machine.last_words("") == []
+
+
 # --- the matrix ----------------------------------------------------------------------------------------------
 
 
@@ -537,8 +558,9 @@ def test_kernels_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
     monkeypatch.setenv("RAWKM_VM_CACHE", str(tmp_path / "nothing"))
     assert cli.main(["kernels"]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert [row[0] for row in rows[1:]] == ["6.12", "7.2", "6.1", "5.10"]
-    assert [row[-2:] for row in rows[1:]] == [["no", "yes"], ["no", "yes"], ["no", "no"], ["no", "no"]]
+    assert [row[0] for row in rows[1:]] == ["6.12", "7.2", "6.1", "5.10", "7.2-arm64"]
+    assert [row[-1] for row in rows[1:]] == ["yes", "yes", "no", "no", "yes"]
+    assert {row[-2] for row in rows[1:]} == {"no"}
     assert not (tmp_path / "nothing").exists()
 
 

