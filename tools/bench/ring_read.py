@@ -31,10 +31,11 @@ from rawkm.buffers import Batch, RingBuf
 from rawkm.buffers.ringbuf import ring_size
 from rawkm.maps import Map, MapSpec
 from rawkm.prog import ProgramSpec
-from rawkm.programs.trace import HIT
+from rawkm.programs.trace import schema
 from rawkm.syscall import PAGE_SIZE, open_kernel
 from rawkm.uapi.constants import Helper, MapType, ProgType
 
+HIT = schema()
 BUSY, DISCARD = 1 << 31, 1 << 30
 
 
