@@ -15,8 +15,9 @@ need_packages() {
     exit 1
   fi
   say "installing ${missing[*]}"
-  apt-get update -qq >/dev/null
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  local patient=(-qq -o Acquire::Retries=3 -o DPkg::Lock::Timeout=300)
+  apt-get "${patient[@]}" update >/dev/null
+  DEBIAN_FRONTEND=noninteractive apt-get "${patient[@]}" install -y --no-install-recommends "${missing[@]}" >/dev/null
 }
 
 # find_python: prints a Python that is new enough.
@@ -32,17 +33,17 @@ find_python() {
   exit 1
 }
 
-# make_venv DIR EXTRA: a virtual environment with rawkm (editable) and its EXTRA ("" for none), made anew only when
-# pyproject.toml has changed.
+# make_venv DIR EXTRA: a virtual environment with rawkm (editable) and its EXTRA ("" for none), in the versions of
+# tools/constraints.txt; made anew only when that or pyproject.toml has changed.
 make_venv() {
   local dir=$1 extra=$2 python stamp
   python=$(find_python)
-  stamp="$("$python" -V) $(sha256sum <pyproject.toml) $extra"
+  stamp="$("$python" -V) $(cat pyproject.toml tools/constraints.txt | sha256sum) $extra"
   [ "$(cat "$dir/stamp" 2>/dev/null)" = "$stamp" ] && return
   "$python" -c 'import ensurepip' 2>/dev/null || need_packages python3-venv
   say "setting up $dir"
   rm -rf "$dir"
   "$python" -m venv "$dir"
-  "$dir/bin/pip" install -q --disable-pip-version-check -e ".${extra:+[$extra]}"
+  "$dir/bin/pip" install -q --disable-pip-version-check -c tools/constraints.txt -e ".${extra:+[$extra]}"
   printf '%s' "$stamp" >"$dir/stamp"
 }

@@ -37,11 +37,12 @@ def compiled(folder: Path) -> list[Path]:
 def packaged(folder: Path) -> list[Path]:
     """The objects in the programs of PACKAGES, fetched by apt."""
     folder.chmod(0o777)  # apt fetches as a user of its own
-    download = ["apt-get", "-qq", "download", *PACKAGES]
+    apt = ["apt-get", "-qq", "-o", "Acquire::Retries=3"]
+    download = [*apt, "download", *PACKAGES]
     if subprocess.run(download, cwd=folder, check=False, capture_output=True).returncode != 0:
         # The lists of packages are older than the packages, or not there at all.
-        subprocess.run(["apt-get", "-qq", "update"], check=True, capture_output=True)
-        subprocess.run(download, cwd=folder, check=True, capture_output=True)
+        subprocess.run([*apt, "update"], check=True)
+        subprocess.run(download, cwd=folder, check=True)
     for package in sorted(folder.glob("*.deb")):
         subprocess.run(["dpkg-deb", "-x", package, folder / "root"], check=True)
     found: dict[bytes, Path] = {}
