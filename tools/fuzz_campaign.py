@@ -126,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="guests at a time (default 2)")
     parser.add_argument("--timeout", type=float, default=7200, metavar="S", help="seconds that a guest may take (default 7200)")
     # For the test of what is kept of a guest that dies.
-    parser.add_argument("--crash", type=float, metavar="S", help=argparse.SUPPRESS)
+    parser.add_argument("--crash", type=int, metavar="N", help=argparse.SUPPRESS)
     parser.add_argument("--out", default=".cache/fuzz", metavar="DIR", help="where to keep what is found (default .cache/fuzz)")
     return parser
 
@@ -139,14 +139,16 @@ def _there(name: str) -> bool:
     return name in ACTIONS
 
 
-def _script(campaigns: dict[str, str], seed: int, answers: str, crash: float | None = None) -> str:
-    """What runs in the guest. ``crash``: seconds until its kernel is made to panic."""
-    lines = ["bad=0"]
+def _script(campaigns: dict[str, str], seed: int, answers: str, crash: int | None = None) -> str:
+    """What runs in the guest. ``crash``: after so many examples its kernel is made to panic."""
+    lines, last = ["bad=0"], "/dev/stderr"
     if crash is not None:
-        lines.append(f"(sleep {crash:g}; echo c >/proc/sysrq-trigger) &")
+        last = "/tmp/last"
+        look = f"n=$((n+1)); [ $n -lt {crash} ] || echo c >/proc/sysrq-trigger"
+        lines += [f"mkfifo {last}", f'(n=0; while read -r line; do echo "$line" >&2; {look}; done <{last}) &']
     for name, how in campaigns.items():
         extra = f" --coverage {_COVERAGE}" if name == "attr" else ""
-        lines.append(f"rawkm fuzz {name} --json --seed {seed} {how} --last /dev/stderr{extra} || bad=1")
+        lines.append(f"rawkm fuzz {name} --json --seed {seed} {how} --last {last}{extra} || bad=1")
     if "attr" in campaigns:
         lines.append(f"rawkm fuzz attr --json --seed {seed} {answers} --examples 1 --answers {_ANSWERS} || bad=1")
         lines += [f"cat {_COVERAGE} {_ANSWERS}"]

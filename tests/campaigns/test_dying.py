@@ -10,7 +10,7 @@ TOOL = Path(__file__).parents[2] / "tools" / "fuzz-campaign"
 
 
 def test_a_guest_that_dies(tmp_path: Path) -> None:
-    command = [sys.executable, str(TOOL), "-k", "6.12", "--short", "--only", "attr", "--crash", "6", "--out", str(tmp_path)]
+    command = [sys.executable, str(TOOL), "-k", "6.12", "--short", "--only", "attr", "--crash", "200", "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1, done
     kept = tmp_path / "last-6.12.txt"

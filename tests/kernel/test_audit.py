@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from errno import ENOSYS
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,14 @@ def wait_for(condition: Callable[[], Any], what: str) -> Any:
         assert time.monotonic() < deadline, f"{what} did not come"
         time.sleep(0.01)
     return found
+
+
+def ended(pid: int) -> bool:
+    """Whether or not its parent has asked for its status."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def tracer_of(pid: int) -> int:
@@ -133,7 +142,7 @@ def beating(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Callable[
     yield process, lines, path
     Path(f"{path}.stop").touch()
     pid = int(lines()[0][1])
-    wait_for(lambda: not os.path.exists(f"/proc/{pid}"), "the program's end")
+    wait_for(lambda: ended(pid), "the program's end")
     process.kill()
     process.wait()
 
@@ -155,7 +164,7 @@ def test_killing_the_auditor_leaves_the_program_working(beating: Any) -> None:
     guard = tracer_of(int(lines()[0][1]))
     assert Path(f"/proc/{guard}/comm").read_text() == "rawkm-guard\n"
     Path(f"{path}.stop").touch()
-    wait_for(lambda: not os.path.exists(f"/proc/{guard}") or " Z " in Path(f"/proc/{guard}/stat").read_text(), "the guard's end")
+    wait_for(lambda: ended(guard), "the guard's end")
 
 
 def test_what_a_command_leaves_behind_can_be_left_alone(tmp_path: Path) -> None:
@@ -164,7 +173,8 @@ def test_what_a_command_leaves_behind_can_be_left_alone(tmp_path: Path) -> None:
     argv = [*RAWKM, "audit", "-q", "--", *PYTHON, PROGRAM, "sleeper", str(path)]
     # A file, not a pipe: the child keeps its stderr.
     with (tmp_path / "said").open("w") as file, subprocess.Popen(argv, cwd=ROOT, stderr=file) as process:
-        wait_for(lambda: path.exists() and path.read_text().count("\n") > 3, "the child's calls")
+        # A second of them: the command has ended long since.
+        wait_for(lambda: path.exists() and path.read_text().count("\n") > 20, "the child's calls")
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE) == 0
     said = (tmp_path / "said").read_text()
@@ -173,7 +183,7 @@ def test_what_a_command_leaves_behind_can_be_left_alone(tmp_path: Path) -> None:
     before = path.read_text().count("\n")
     wait_for(lambda: path.read_text().count("\n") > before + 5, "more calls of the child")
     Path(f"{path}.stop").touch()
-    wait_for(lambda: not os.path.exists(f"/proc/{pid}"), "the child's end")
+    wait_for(lambda: ended(pid), "the child's end")
     assert {line.split()[1] for line in path.read_text().splitlines()[1:]} == {"0"}
 
 
@@ -189,8 +199,9 @@ def test_killing_the_guard_leaves_the_program_working(beating: Any) -> None:
     Path(f"{path}.stop").touch()
     assert process.wait(PATIENCE) == 0
     text = (path.parent / "calls").read_text().splitlines()
-    # Nothing but what came in between is missing.
-    assert len(text) >= len(lines()) - 5
+    # Nothing is missing but what came in between, which the kernel refused, and the last that the guard had not yet told.
+    between = [line for line in lines()[1:] if line[1] == str(-ENOSYS)]
+    assert len(lines()) - len(between) - len(text) <= 5
 
 
 def test_attaching_to_a_process_and_letting_go(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from rawkm.btf import ENUM, ENUM64, Btf
 from rawkm.errors import BTFError
-from rawkm.uapi import constants, layouts, names
+from rawkm.uapi import constants, layouts, names, tables
 from rawkm.uapi.constants import PerfAttrFlag
 from rawkm.uapi.fields import Definition, Member, c_name
 
@@ -59,6 +59,12 @@ def newest_headers() -> Path:
     found = [p for p in (path, path / "include", path / "usr" / "include") if (p / "linux" / "bpf.h").is_file()]
     assert found, path
     return found[0]
+
+
+def version(include: Path) -> list[int]:
+    """[major, minor] of the kernel that the headers are of."""
+    code = re.findall(r"LINUX_VERSION_CODE (\d+)", (include / "linux" / "version.h").read_text())
+    return [int(code[0]) >> 16, int(code[0]) >> 8 & 0xFF]
 
 
 def compile_c(scratch: Path, lines: dict[str, str], include: Path | None) -> tuple[dict[str, list[int]], list[str]]:
@@ -114,10 +120,13 @@ def test_against_c(which: str, tmp_path: Path) -> None:
         lines[f"sizeof:{struct}"] = f'printf("sizeof:{struct} %zu\\n", sizeof(struct {struct}));'
     found, missing = compile_c(tmp_path, lines, include)
     print(f"not in these headers: {missing}")
-    if which == "newest":
+    if include is not None:
         assert not missing
+        # Debian may have a newer kernel by now than the tables were made from: its structs can have grown.
+        later = version(include) > [int(part) for part in tables.KERNEL.split(".")[:2]]
         for name in layouts.STRUCTS:
-            assert found[f"sizeof:{c_name(name)}"] == [layouts.named(name).size]
+            (size,), ours = found[f"sizeof:{c_name(name)}"], layouts.named(name).size
+            assert size == ours or (later and size > ours), name
     assert len(missing) < len(lines) / 3
     for definition, member, path, _ in fields():
         key = f"{definition.name}:{path}"

@@ -188,8 +188,8 @@ def test_poll_finds_what_did_not_wake_it(kernel: LiveKernel) -> None:
     with by_perf(perf_array(), SMALL).load(kernel) as prog, PerfBuf(prog.maps["events"], SMALL) as pb:
         thread = later(0.05, prog, 2)
         start = time.monotonic()
-        assert len(pb.poll(0.3)) == 2
-        assert time.monotonic() - start > 0.25
+        assert len(pb.poll(2)) == 2
+        assert time.monotonic() - start > 1.9
         thread.join()
         assert [len(batch) for batch in pb.batches(0.01)] == []
         run(prog, 5)

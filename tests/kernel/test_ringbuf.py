@@ -230,8 +230,8 @@ def test_a_record_without_wake_up_is_found_at_the_end_of_the_wait(kernel: LiveKe
         assert len(rb.poll(0.01)) == 0
         with Later(0.05, lambda: run(prog, 2)):
             start = time.monotonic()
-            assert len(rb.poll(0.3)) == 2
-            assert time.monotonic() - start > 0.25
+            assert len(rb.poll(2)) == 2
+            assert time.monotonic() - start > 1.9
 
 
 def test_a_discarded_record_does_not_end_the_wait(kernel: LiveKernel) -> None:

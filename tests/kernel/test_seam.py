@@ -327,7 +327,7 @@ def test_every_call_is_seen() -> None:
     with by_reserve(ring(PAGE_SIZE)).load(kernel) as prog, RingBuf(prog.maps["ring"], PAIR) as rb:
         run(prog, 3)
         rb.read()
-        rb.poll(0.01)
+        rb.poll(0.2)
     with perf_array().create(kernel) as m, PerfBuf(m, PAIR, size=1):
         pass
     kernel.read_file("/proc/self/comm")

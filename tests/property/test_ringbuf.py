@@ -197,7 +197,7 @@ def test_a_second_reader_is_noticed() -> None:
 def test_close_gives_everything_back() -> None:
     ring = FakeRing(ready=lambda: True)
     with RingBuf(ring.map(), PAIR) as rb:
-        assert len(rb.poll(0.001)) == 0
+        assert len(rb.poll(0.1)) == 0
     assert ring.consumer.closed
     assert ring.data.closed
     assert [poller.closed for poller in ring.kernel.pollers] == [True]
@@ -232,8 +232,7 @@ def test_poll_waits_for_a_record_that_is_being_written() -> None:
     position = ring.reserve(16)
     ring.put(pair(8))
     with RingBuf(ring.map(), PAIR) as rb:
-        got = [numbers(list(batch.rows())) for batch in rb.batches(0.05)]
-    assert got == [[7, 8]]
+        assert numbers(list(rb.poll(30).rows())) == [7, 8]
 
 
 def test_poll_gives_up_in_time_when_a_record_is_never_finished(monkeypatch: pytest.MonkeyPatch) -> None:
