@@ -220,7 +220,7 @@ class Worker:
     def do(self, *orders: str) -> None:
         """Each order, one after the other, each done when the next begins."""
         for order in orders:
-            os.write(self._to, f"{order}\n".encode())
+            self.tell(order)
             answer = b""
             while not answer.endswith(b"\n"):
                 assert select.select([self._from], [], [], PATIENCE)[0], f"no answer to {order!r}"
@@ -228,6 +228,10 @@ class Worker:
                 assert piece, f"the worker died of {order!r}"
                 answer += piece
             assert answer == b"ok\n", f"{order!r}: {answer.decode()}"
+
+    def tell(self, order: str) -> None:
+        """As ``do``, without waiting for the answer."""
+        os.write(self._to, f"{order}\n".encode())
 
     def stop(self) -> None:
         """No more orders: it ends."""

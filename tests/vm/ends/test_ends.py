@@ -24,7 +24,7 @@ def test_signals_while_it_waits(tmp_path: Path) -> None:
     ):
         with Worker() as worker, Running(what, CALL, "--json", "--", *worker.argv, fds=worker.fds) as running:
             worker.do("getppid 20")
-            done = running.end(number, timeout=10)
+            done = running.end(number)
         assert done.status == 0, done
         assert done.summary["hits"] == 20, done
         assert done.summary["command_status"] == 128 + signal.SIGTERM, done
@@ -33,7 +33,7 @@ def test_signals_while_it_waits(tmp_path: Path) -> None:
         ready = tmp_path / what
         with Running(what, CALL, "--json", "--ready-file", str(ready)) as running:
             running.until(str(ready))
-            done = running.end(signal.SIGTERM, timeout=10)
+            done = running.end(signal.SIGTERM)
         assert done.status == 0, done
         assert done.summary["attached"] == 1
         assert done.summary["command_status"] is None
@@ -44,7 +44,7 @@ def test_ctrl_c_reaches_the_command_too() -> None:
     with Running("count", CALL, "--json", "--", "sleep", "100", new_group=True) as running:
         wait_for(lambda: _children(running.pid) and "sleep" in _children(running.pid)[0], "the command")
         os.killpg(running.pid, signal.SIGINT)
-        done = running.end(timeout=10)
+        done = running.end()
     assert done.status == 0, done
     assert done.summary["command_status"] == 128 + signal.SIGINT
 
@@ -72,7 +72,7 @@ def test_signals_while_it_attaches_the_whole_kernel(tmp_path: Path) -> None:
             for number in numbers:
                 running.send(number)
                 time.sleep(0.05)
-            done = running.end(timeout=30)
+            done = running.end()
         if len(numbers) == 1:
             assert done.status == 0, done
             assert done.summary["attached"] > 30_000, done
@@ -88,7 +88,7 @@ def test_signals_before_anything_is_attached() -> None:
         for delay in 0.02, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6:
             with Running("count", "tcp_*", "--", *work("getppid", "1"), "&&", "sleep", "100") as running:
                 time.sleep(delay)
-                done = running.end(number, timeout=10)
+                done = running.end(number)
             assert "Traceback" not in done.err, (number, delay, done)
             assert done.status in (-number, 0, 1), (number, delay, done)
 
@@ -96,9 +96,9 @@ def test_signals_before_anything_is_attached() -> None:
 def test_the_time_is_over() -> None:
     """-d: the command gets SIGTERM, and SIGKILL when it does not listen; rawkm's own status is 0."""
     for order, status in (("getppid 3", 128 + signal.SIGTERM), ("stubborn", 128 + signal.SIGKILL)):
-        with Worker() as worker, Running("count", CALL, "-d", "1", "--json", "--", *worker.argv, fds=worker.fds) as running:
+        with Worker() as worker, Running("count", CALL, "-d", "5", "--json", "--", *worker.argv, fds=worker.fds) as running:
             worker.do(order)
-            done = running.end(timeout=15)
+            done = running.end()
         assert done.status == 0, done
         assert done.summary["command_status"] == status, done
     for duration in "0.3", "1.5":
@@ -113,13 +113,15 @@ def test_a_trace_of_its_own_output() -> None:
     """Each line that it prints on a terminal is a hit that it prints: the time is over all the same, and Ctrl-C is heard."""
     for number in None, signal.SIGINT:
         master, slave = pty.openpty()
-        reader = threading.Thread(target=_drain, args=(master,))
+        drained: list[int] = []
+        reader = threading.Thread(target=_drain, args=(master, drained))
         command = ["--", "sh", "-c", "echo begin; exec sleep 100"]
-        with Running("trace", "pty_write", "-a", "-d", "1" if number is None else "100", *command, stdout=slave) as running:
+        with Running("trace", "pty_write", "-a", "-d", "3" if number is None else "100", *command, stdout=slave) as running:
             os.close(slave)
             reader.start()
-            time.sleep(3)
-            done = running.end(number, timeout=10)
+            if number is not None:
+                wait_for(lambda got=drained: sum(got) > 4096, "its output")
+            done = running.end(number)
         reader.join()
         os.close(master)
         assert done.status == 0, done
@@ -127,10 +129,10 @@ def test_a_trace_of_its_own_output() -> None:
         assert hits > 20, done
 
 
-def _drain(fd: int) -> None:
+def _drain(fd: int, drained: list[int]) -> None:
     try:
-        while os.read(fd, 1 << 16):
-            pass
+        while got := os.read(fd, 1 << 16):
+            drained.append(len(got))
     except OSError:  # EIO: the other end is closed
         pass
 
@@ -176,12 +178,13 @@ def test_a_reader_that_has_enough() -> None:
         worker.do("getppid 10")
         assert os.read(read, 4096)
         os.close(read)
-        worker.do("getppid 5000")
-        done = running.end(timeout=10)
+        # It is ended in the middle of it.
+        worker.tell("getppid 5000")
+        done = running.end()
     assert "Traceback" not in done.err, done
     assert "BrokenPipe" not in done.err, done
     with open("/dev/full", "wb") as full, Running("count", CALL, "--json", "--", *work("getppid", "3"), stdout=full) as running:
-        done = running.end(timeout=10)
+        done = running.end()
     assert done.status == 1, done
     assert "Traceback" not in done.err, done
     assert any("space" in note or "ENOSPC" in note for note in done.notes), done

@@ -9,7 +9,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from ..lib import CALL, SUMMARY, Done, Running, Worker, rawkm, work
+from ..lib import CALL, PATIENCE, SUMMARY, Done, Running, Worker, rawkm, work
 
 MANY = 20_000
 
@@ -81,7 +81,7 @@ def test_events_come_at_once() -> None:
                 worker.do("getppid 1")
                 text = b""
                 while CALL.encode() not in text:
-                    assert select.select([read], [], [], 2)[0], f"nothing within 2 s: {text!r}"
+                    assert select.select([read], [], [], PATIENCE)[0], f"nothing came: {text!r}"
                     text += os.read(read, 4096)
             worker.stop()
             assert running.end().status == 0

@@ -57,7 +57,8 @@ def test_every_command(name: str, open_dir: Path) -> None:
     assert done.status == 0, done
     assert done.out == out
     assert done.notes[-1].startswith("verified: ")
-    assert ids("prog") | ids("map") | ids("link") == before
+    # Fewer, when what the recorded run gave back was still on its way out.
+    assert ids("prog") | ids("map") | ids("link") <= before
 
 
 def test_one_byte_of_one_attr(open_dir: Path) -> None:

@@ -71,10 +71,13 @@ def test_the_same_calls_and_results(argv: list[str], tmp_path: Path) -> None:
 def test_on_another_boot(tmp_path: Path) -> None:
     """A recording made in another guest: its kernel addresses are moved to where this boot has them."""
     name = {"6.12": "count-addrs", "7.2": "count-top"}[".".join(os.uname().release.split(".")[:2])]
-    path = script(tmp_path / "repro.py", GOLDEN / f"{name}.rkm")
+    recording = GOLDEN / f"{name}.rkm"
+    path = script(tmp_path / "repro.py", recording)
     done = alone(path)
-    assert done.status == 0, done
-    assert "note: recorded on" not in done.out, "the same kernel"
+    # Debian may have another 7.2 or 6.12 by now, which may answer differently: the script knows.
+    same = os.uname().release in recording.read_text().partition("\n")[0]
+    assert done.status == 0 or not same, done
+    assert ("note: recorded on" in done.out) == (not same), done
     if name == "count-addrs":
         assert "SYMBOL = ('tcp_" in path.read_text()
 

@@ -6,7 +6,7 @@ import signal
 import time
 from pathlib import Path
 
-from ..lib import CALL, Done, Running, Worker, nobody, rawkm, root_without, setting, work
+from ..lib import CALL, Done, Running, Worker, nobody, rawkm, root_without, setting, wait_for, work
 
 BPF, PERFMON, SYSLOG, READ, ADMIN = "CAP_BPF", "CAP_PERFMON", "CAP_SYSLOG", "CAP_DAC_READ_SEARCH", "CAP_SYS_ADMIN"
 
@@ -84,8 +84,7 @@ def test_names_that_the_kernel_refuses(functions: dict[str, list[str]]) -> None:
 def test_a_long_search_can_be_interrupted() -> None:
     """Many are refused: it takes a while to find them all. Ctrl-C does not have to wait for it."""
     with Running("count", "s*", "--json", prefix=nobody("bpf", "perfmon")) as running:
-        time.sleep(8)
-        assert running.process.poll() is None
+        wait_for(lambda: "looking for them (Ctrl-C ends this)" in running.said(), "the search")
         start = time.monotonic()
         done = running.end(signal.SIGINT, timeout=180)
         assert time.monotonic() - start < 5, done
