@@ -5,7 +5,7 @@ multi    kernels with kprobe_multi    tools/vm run -k 6.12 -- python3 -m pytest 
 ends     the same: how a trace ends   tools/vm run -k 6.12 -- python3 -m pytest tests/vm/ends
 whole    the same: all functions       tools/vm run -k 6.12 -- python3 -m pytest tests/vm/whole
 rights   the same: who may what       tools/vm run -k 6.12 -- python3 -m pytest tests/vm/rights
-smp      two processors               tools/vm run -k 6.12 --smp 2 -- python3 -m pytest tests/vm/smp/test_smp_whole.py
+smp      two processors               tools/vm run -k 6.12 --smp 2 -- python3 -m pytest tests/vm/smp/test_smp_patching.py
          both at once                 tools/vm run -k 6.12 --smp 2 --tcg multi -- python3 -m pytest tests/vm/smp/test_smp.py
          the same on every kernel     tools/vm run -k 5.10 --smp 2 --tcg multi -- python3 -m pytest tests/vm/smp/test_backends.py
 fuzz     every kernel                 tools/vm run -k 5.10 -- python3 -m pytest tests/vm/fuzz

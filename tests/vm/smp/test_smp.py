@@ -1,7 +1,8 @@
 """Two processors: counts are exact though both run the program at once, and records come from both.
 
 Only `tools/vm run --smp 2 --tcg multi` lets them run at once: with one emulator thread they take turns, at no moment
-at which a count could be lost.
+at which a count could be lost. But code that is patched while the other processor runs it is more than the emulator's threads
+bear (the other one can meet a breakpoint that the kernel has long taken away): that is for test_smp_patching.py.
 """
 
 from __future__ import annotations
@@ -66,11 +67,6 @@ def accounts(done: Done, least: int) -> None:
     assert done.status == 0, done
     assert least <= done.summary["hits"] <= least + 3, done
     assert len(done.of("event")) + done.summary["dropped"] == done.summary["hits"]
-
-
-def test_a_limit_on_two_processors() -> None:
-    done = rawkm("trace", CALL, "--json", "-n", "100", "--", "sh", "-c", script("getppid", 5000))
-    assert len(done.of("event")) == 100, done
 
 
 def test_a_tree_on_two_processors() -> None:

@@ -1,7 +1,7 @@
-"""The whole kernel on two processors.
+"""Attaching and detaching under the other processor's feet: code is patched that it is running.
 
-With one emulator thread (the default of tools/vm): attaching patches code under the other processor's feet, and the
-emulator's own threads have been seen to trip over that.
+With one emulator thread (the default of tools/vm), for two trip over that: on Linux 7.2 the other processor has been seen to run
+into the breakpoint of a patch that was over, and the kernel to panic ("Oops: int3").
 """
 
 from __future__ import annotations
@@ -9,8 +9,15 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from ..lib import Running, ids
-from .test_smp import both
+from ..lib import CALL, Running, ids, rawkm
+from .test_smp import both, script
+
+
+def test_a_limit_on_two_processors() -> None:
+    """The trace ends while both still call the function."""
+    done = rawkm("trace", CALL, "--json", "-n", "100", "--", "sh", "-c", script("getppid", 5000))
+    assert done.status == 0, done
+    assert len(done.of("event")) == 100, done
 
 
 def test_the_whole_kernel_on_two_processors(tmp_path: Path) -> None:
