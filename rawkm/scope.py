@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from errno import EPERM
 
 from rawkm.errors import BTFError, NotSupportedError, RawkmError, SyscallError
 from rawkm.link import raw_tracepoint
-from rawkm.programs.follow import Follow, Namespace, TaskOffsets
+from rawkm.programs.follow import MOST_FORK_PROGRAMS, Follow, Namespace, TaskOffsets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +35,7 @@ class Tree:
         self.follow = Follow(None if self._initial else Namespace(device, inode))
         self.maps: dict[str, Map] = {}
         self._open: list[Handle] = []
+        self._forks: list[Program] = []
         self._seed: Program | None = None
         try:
             self._build()
@@ -56,12 +56,15 @@ class Tree:
             self.maps[map_spec.name] = map_spec.create(self._kernel)
             self._open.append(self.maps[map_spec.name])
         self._seed = self._load(self.follow.seed())
-        for spec, tracepoint in (
-            (self.follow.on_fork(task), "sched_process_fork"),
-            (self.follow.on_free(task), "sched_process_free"),
-        ):
-            prog = self._load(spec)
-            self._open.append(raw_tracepoint.attach(prog, tracepoint))
+        preempted = int(self._kernel.uname()[0].partition(".")[0]) >= 7
+        for number in range(MOST_FORK_PROGRAMS if preempted else 1):
+            self._forks.append(self._at("sched_process_fork", self.follow.on_fork(task, number)))
+        self._at("sched_process_free", self.follow.on_free(task))
+
+    def _at(self, tracepoint: str, spec: ProgramSpec) -> Program:
+        prog = self._load(spec)
+        self._open.append(raw_tracepoint.attach(prog, tracepoint))
+        return prog
 
     def _load(self, spec: ProgramSpec) -> Program:
         prog = spec.load(self._kernel, self.maps)
@@ -94,9 +97,9 @@ class Tree:
 
     @property
     def unfollowed(self) -> int:
-        """Children that did not fit into the set."""
-        value = self.maps["unfollowed"].lookup(0)
-        return int.from_bytes(value or b"", sys.byteorder)
+        """Children that did not fit into the set, and at most how many the kernel has told no program of."""
+        counts = memoryview(self.maps["unfollowed"].lookup(0) or bytes(8)).cast("Q")
+        return max(counts) + min(prog.recursion_misses() or 0 for prog in self._forks)
 
     def close(self) -> None:
         while self._open:

@@ -221,7 +221,8 @@ def _account(args: Args, account: Account, resolve_ms: float, command: Child | N
     if account.missed:
         note("missed: the kernel could not call the program for a hit (nested too deep, or out of room for returns)")
     if account.unfollowed:
-        note(f"{count_of(account.unfollowed, 'child process')} could not be followed: too many at a time")
+        what = count_of(account.unfollowed, "child process")
+        note(f"at most {what} could not be followed: too many at a time, or passed by under load (Linux 7.0 and later)")
     if status:
         note(f"the command ended with status {status}")
 

@@ -196,7 +196,8 @@ def test_killed() -> None:
     for buffer in "ring", "perf":
         with Worker() as worker, Running("trace", CALL, "--buffer", buffer, "--", *worker.argv, fds=worker.fds) as running:
             worker.do("getppid 10")
-            assert len(ids("link") - links) == 3
+            # Of the function, of the end of a process, and of a fork one or, since Linux 7.0, three.
+            assert len(ids("link") - links) in (3, 5)
             running.send(signal.SIGKILL)
             assert running.end().status == -signal.SIGKILL
             start = time.monotonic()
