@@ -239,6 +239,7 @@ def _system(args: Args, kernel: Kernel, report: Report) -> None:
             poller.close()
         report.add(system.read())
         report.dropped = system.dropped_calls, system.dropped_pieces, system.own_calls
+        report.passed_by = system.passed_by()
 
 
 # -- what is printed -----------------------------------------------------------------------------------------------------------
@@ -261,6 +262,7 @@ class Report:
         self.command_status: int | None = None
         #: Of --system: calls, and pieces of calls, that were lost; rawkm's own calls.
         self.dropped: tuple[int, int, int] | None = None
+        self.passed_by = 0
         self._file: TextIO | None = None
         self._stream: TextIO = sys.stderr
         self._write: Callable[[str], object]
@@ -326,6 +328,7 @@ class Report:
             row = {**summary.row(), "command_status": self.command_status}
             if self.dropped is not None:
                 row.update(zip(("dropped_calls", "dropped_pieces", "own_calls"), self.dropped, strict=True))
+                row["passed_by"] = self.passed_by
             self._write(json_line(row) + "\n")
             return
         if self._file is None:
@@ -347,5 +350,8 @@ class Report:
             words.append(f"{calls:,} calls and {pieces:,} pieces of others dropped, as the ring was full")
             words.append(f"{count_of(own, 'call')} of rawkm itself left out")
         note("; ".join(words))
+        if self.passed_by:
+            what = f"the kernel passed our programs by at {self.passed_by:,} beginnings and ends of system calls of any kind"
+            note(f"{what}: calls of bpf(2) among them are missing above; -- COMMAND or -p PID misses none")
         if self.command_status:
             note(f"the command ended with status {self.command_status}")

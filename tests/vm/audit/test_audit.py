@@ -140,6 +140,8 @@ def test_the_whole_machine_and_one_program_see_the_same(tmp_path: Path) -> None:
     assert done.status == 0, done
     assert done.summary["dropped_calls"] == done.summary["dropped_pieces"] == 0
     assert done.summary["own_calls"] > 0
+    # Tracepoints' programs cannot be preempted before Linux 7.0.
+    assert done.summary["passed_by"] == 0 or int(os.uname().release.partition(".")[0]) >= 7
     assert not any(call["pid"] == system.pid for call in done.of("call"))
     pid = one[0]["pid"]
     all_ = [call for call in done.of("call") if call["pid"] == pid]
@@ -153,6 +155,20 @@ def test_the_whole_machine_and_one_program_see_the_same(tmp_path: Path) -> None:
     assert info["info"]["values"] == one[3]["info"]["values"]
     assert "processed 2 insns" in bytes.fromhex(load["written"]["log_buf"]["hex"]).decode()
     assert refused["written"] == one[5]["written"]
+
+
+def test_what_the_kernel_passed_by_is_said(tmp_path: Path) -> None:
+    """Where programs can be preempted, a storm of system calls from several processes passes some by."""
+    ready = tmp_path / "ready"
+    with Running("audit", "--system", "-q", "--ready-file", str(ready)) as system:
+        system.until(str(ready))
+        storm = "import os, time\nend = time.monotonic() + 5\nwhile time.monotonic() < end: os.getppid()"
+        for process in [subprocess.Popen(["python3", "-S", "-E", "-c", storm]) for _ in range(4)]:
+            assert process.wait(60) == 0
+        done = system.end(signal.SIGTERM)
+    assert done.status == 0, done
+    preempted = int(os.uname().release.partition(".")[0]) >= 7
+    assert any("passed our programs by" in note for note in done.notes) == preempted, done
 
 
 def calls_of(done: Done) -> list[dict[str, Any]]:
