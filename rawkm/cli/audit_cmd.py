@@ -54,7 +54,8 @@ output: on stderr with COMMAND, whose own output stays its own; on stdout with -
 --json: {"type":"call","time","pid","tid","comm","cmd","command","variant","size","attr","values","after","memory","written",
 "fds","result","errno","seconds"} per call, {"type":"summary","calls","unknown","unreadable","commands","made"} last. values:
 path of field -> number, or hexadecimal digits; after: those that the kernel changed; memory and written: what pointers point to,
-before and after.
+before and after. With --system the summary also has "dropped_calls", "dropped_pieces" (the ring was full), "own_calls"
+(rawkm's, left out) and "passed_by": beginnings and ends of system calls of any kind at which the kernel ran no program of ours.
 """
 
 # Seconds; a signal just before a wait is seen so much later.
